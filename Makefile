@@ -1,0 +1,47 @@
+# Everything from nothing: needs Python >= 3.11, git and make. `make help` lists the targets.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Published data sets, for tests and runs that want them; the demo needs none
+export AMNESIAC_DATA_ROOT ?= $(firstword $(wildcard ../shared/datasets))
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo dashboard test lint campaign table1 clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## create .venv and install, pinned by constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python >= 3.11 is needed, {sys.executable} is {v.major}.{v.minor}: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install  ## the whole pipeline on real digits: train, forget 20 people and the class 3, compare with retraining
+	amnesiac cycle --random-people 20 --forget-class 3
+
+dashboard: install  ## look at past runs: http://127.0.0.1:4200 until Ctrl-C
+	amnesiac dashboard
+
+lint: install  ## ruff, mypy (strict), import contracts
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+test: lint  ## lint and the test suite (`make test ARGS='-k name'` for a part)
+	@$(if $(AMNESIAC_DATA_ROOT),echo "data root: $(AMNESIAC_DATA_ROOT)",echo "data root: none (AMNESIAC_DATA_ROOT); tests on published MNIST and CIFAR-100 are skipped")
+	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(if $(ARGS),0,90) $(ARGS)
+
+campaign: install  ## the long tests (not part of `make test`)
+	python -m pytest -m campaign
+
+table1: install  ## MNIST (60,000), the paper's small CNN, forget class 3 with each method: the paper's Table 1 beside ours
+	python benchmarks/table1.py
+
+clean:  ## remove everything that the pipeline has computed here (data, models, ledger, journal, runs)
+	rm -rf .prefect $(filter-out pipeline_data/README.md pipeline_data/requests.json,$(wildcard pipeline_data/* pipeline_data/.writer.lock))

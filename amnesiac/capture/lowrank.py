@@ -1,0 +1,41 @@
+"""Low-rank recompression of per-sample gradients: a few steps of batched block power iteration."""
+
+import torch
+from torch import Tensor
+
+from amnesiac.capture.layers import Factors
+
+
+def compress(factors: Factors, rank: int, iterations: int = 2) -> Factors:
+    """Best-effort rank-`rank` form of each sample's `left^T right`, without forming the matrix.
+
+    Subspace iteration on G^T G from a fixed start (Halko, Martinsson and Tropp 2011, algorithm 4.4): deterministic,
+    and exact
+    where the rank suffices. Returns left `[n, rank, d_out]` = (G Q)^T and right `[n, rank, d_in]` = Q^T.
+    """
+    left, right = factors.left, factors.right
+    start = torch.randn(right.shape[2], rank, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    basis = start.to(right).expand(len(right), -1, -1)
+    for _ in range(iterations):
+        basis = _orthonormal(right.transpose(1, 2) @ (left @ (left.transpose(1, 2) @ (right @ basis))))
+    return Factors((left.transpose(1, 2) @ (right @ basis)).transpose(1, 2), basis.transpose(1, 2))
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    """Gram-Schmidt, twice, on a batch of tall matrices `[n, d, rank]`; columns without any content become zero.
+
+    Scaled first: gradients are so small that their squares underflow.
+    """
+    floor = torch.finfo(columns.dtype).tiny
+    columns = columns / columns.abs().amax((1, 2), keepdim=True).clamp_min(floor)
+    done: list[Tensor] = []
+    for k in range(columns.shape[2]):
+        column = columns[:, :, k : k + 1]
+        size = column.norm(dim=1, keepdim=True)
+        for _ in range(2):
+            for other in done:
+                column = column - other * (other.transpose(1, 2) @ column)
+        rest = column.norm(dim=1, keepdim=True)
+        enough = (rest > 1e-5 * size) & (rest > floor)
+        done.append(torch.where(enough, column / rest.clamp_min(floor), torch.zeros_like(column)))
+    return torch.cat(done, 2)

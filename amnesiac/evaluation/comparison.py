@@ -1,0 +1,146 @@
+"""The original, the unlearned and the retrained model side by side: the content of metrics.json."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from amnesiac.errors import InputError, SpecMismatch
+from amnesiac.evaluation.accuracy import accuracy, per_class_accuracy
+from amnesiac.evaluation.divergence import kl, mean_abs_margin_difference, relative_verification_error
+from amnesiac.evaluation.logits import predict
+
+ROLES = ("original", "unlearned", "repaired", "retrained")
+SETS = ("forget", "retain", "test")
+DIVERGENCES = (
+    "kl_forget",
+    "kl_test",
+    "margin_forget",
+    "margin_retain",
+    "margin_test",
+    "relative_verification_error",
+)
+
+Metrics = dict[str, Any]
+Samples = tuple[torch.Tensor, torch.Tensor]
+Weights = Mapping[str, torch.Tensor]
+Logits = dict[str, torch.Tensor]
+
+
+def compare(
+    model: nn.Module,
+    weights: Mapping[str, Weights],
+    sets: Mapping[str, Samples],
+    class_names: Sequence[str],
+    batch_size: int = 1024,
+) -> Metrics:
+    """Compare the models that `weights` holds by role: original, unlearned, retrained, optionally repaired.
+
+    `model` gives the architecture and stays as it is. `sets` holds (inputs `[n, c, h, w]`, labels `[n]`) as
+    "forget", "retain" and "test". The result is exactly what JSON can hold, None where a value isn't defined:
+
+        {role: {"forget_accuracy", "retain_accuracy", "test_accuracy",
+                "per_class_test_accuracy": {class: value},
+                "kl_forget", "kl_test", "margin_forget", "margin_retain", "margin_test",
+                "relative_verification_error"},
+         the unlearned model's KL, margins and verification error once more at the top,
+         "samples": {"forget", "retain", "test"}}
+
+    kl_* is KL(retrained || model) in nats, margin_* the mean |margin difference| to the retrained model.
+
+    Raises InputError for a missing or unknown role or set and for logits that aren't finite, SpecMismatch for
+    weights that don't fit the model.
+    """
+    _check(weights, sets, class_names)
+    logits = {
+        role: _all_logits(_loaded(model, weights[role], role), sets, role, batch_size)
+        for role in ROLES
+        if role in weights
+    }
+    trained = [name for name, _ in model.named_parameters()]
+    errors = {
+        role: relative_verification_error(weights[role], weights["retrained"], weights["original"], trained)
+        for role in logits
+    }
+    metrics: Metrics = {
+        role: _measure(own, logits["retrained"], sets, class_names, errors[role]) for role, own in logits.items()
+    }
+    summary = {name: metrics["unlearned"][name] for name in DIVERGENCES}
+    return {**metrics, **summary, "samples": {name: len(sets[name][1]) for name in SETS}}
+
+
+def roles_in(metrics: Mapping[str, Any]) -> list[str]:
+    """The roles that were compared, in the order in which they are shown."""
+    return [role for role in ROLES if role in metrics]
+
+
+def classes_in(metrics: Mapping[str, Any]) -> list[str]:
+    """The class names in order: numbered ones by number, because a JSON file with sorted keys has 10 before 2."""
+    names = list(metrics["original"]["per_class_test_accuracy"])
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
+
+
+def _measure(
+    own: Logits, retrained: Logits, sets: Mapping[str, Samples], class_names: Sequence[str], error: float
+) -> dict[str, Any]:
+    labels = {name: sets[name][1] for name in SETS}
+    some = [name for name in SETS if len(labels[name])]
+    accuracies = {name: accuracy(own[name], labels[name]) for name in some}
+    divergences = {name: kl(retrained[name], own[name]) for name in some}
+    margins = {name: mean_abs_margin_difference(own[name], retrained[name], labels[name]) for name in some}
+    per_class = per_class_accuracy(own["test"], labels["test"], len(class_names))
+    return {
+        **{f"{name}_accuracy": accuracies.get(name) for name in SETS},
+        "per_class_test_accuracy": dict(zip(class_names, per_class, strict=True)),
+        **{f"kl_{name}": divergences.get(name) for name in ("forget", "test")},
+        **{f"margin_{name}": margins.get(name) for name in SETS},
+        # JSON has no infinity; it arises only where original and retrained are the same model.
+        "relative_verification_error": error if math.isfinite(error) else None,
+    }
+
+
+def _loaded(model: nn.Module, weights: Weights, role: str) -> nn.Module:
+    model = copy.deepcopy(model)
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise SpecMismatch(f"the weights of the {role} model don't fit the model of the settings: {error}") from error
+    return model
+
+
+def _all_logits(model: nn.Module, sets: Mapping[str, Samples], role: str, batch_size: int) -> Logits:
+    return {name: _finite(predict(model, sets[name][0], batch_size), role, name) for name in SETS}
+
+
+def _finite(logits: torch.Tensor, role: str, name: str) -> torch.Tensor:
+    bad = int((~logits.isfinite()).any(1).sum())
+    if bad:
+        raise InputError(
+            f"the {role} model's logits aren't finite on {bad} of {len(logits)} samples of the {name} set: "
+            "its weights diverged; lower the learning rate or choose another unlearning method"
+        )
+    return logits
+
+
+def _check(weights: Mapping[str, Weights], sets: Mapping[str, Samples], class_names: Sequence[str]) -> None:
+    missing = [role for role in ("original", "unlearned", "retrained") if role not in weights]
+    unknown = [role for role in weights if role not in ROLES]
+    if missing or unknown:
+        raise InputError(f"roles are {', '.join(ROLES)}: missing {missing}, unknown {unknown}")
+    if set(sets) != set(SETS):
+        raise InputError(f"the sets must be {', '.join(SETS)}, and {sorted(sets)} were passed")
+    if len(set(class_names)) != len(class_names):
+        raise InputError(f"class names must be unique, or their accuracies overwrite each other: {list(class_names)}")
+    for name in SETS:
+        _check_labels(name, sets[name][1], len(class_names))
+
+
+def _check_labels(name: str, labels: torch.Tensor, num_classes: int) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise InputError(
+            f"labels of the {name} set reach from {int(labels.min())} to {int(labels.max())}, "
+            f"and there are {num_classes} class names: pass one name for each class"
+        )

@@ -1,0 +1,157 @@
+"""From a spool's visits to one row a sample: apply the optimiser's weights and sum over visits, a chunk of samples
+at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from amnesiac.capture.attribution import scalar_weights, vector_weights
+from amnesiac.capture.blocks import Block, offsets, to_dense, unpack_factors
+from amnesiac.capture.spool import SpoolReader
+from amnesiac.ledger.spec import LedgerSpec
+
+CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class VisitTable:
+    """The captured visits of each captured sample.
+
+    samples: sample rows `[n]`, ascending;  slots, steps: `[n, V]`, V the largest number of visits, slot -1 where
+    there are fewer
+    """
+
+    samples: npt.NDArray[np.int64]
+    slots: npt.NDArray[np.int64]
+    steps: npt.NDArray[np.int64]
+
+    @property
+    def visits(self) -> int:
+        """V."""
+        return int(self.slots.shape[1])
+
+
+@dataclass(frozen=True)
+class StepWeights:
+    """R_t: scalars `[T]`, or for Adam one vector a step `[T, P]` (then `scalar` is None)."""
+
+    scalar: npt.NDArray[np.float64] | None
+    vector: npt.NDArray[np.float32] | None = None
+
+
+def visit_table(index: npt.NDArray[np.int64]) -> VisitTable:
+    """Group a spool's index `[visits, 3]` by sample."""
+    kept = index[index[:, 2] >= 0]
+    kept = kept[np.argsort(kept[:, 0], kind="stable")]
+    samples, first, counts = np.unique(kept[:, 0], return_index=True, return_counts=True)
+    place = np.arange(len(kept)) - np.repeat(first, counts)
+    owner = np.repeat(np.arange(len(samples)), counts)
+    slots = np.full((len(samples), int(counts.max(initial=0))), -1, np.int64)
+    steps = np.zeros_like(slots)
+    slots[owner, place], steps[owner, place] = kept[:, 2], kept[:, 1]
+    return VisitTable(samples, slots, steps)
+
+
+def optimizer_weights(spool: SpoolReader) -> StepWeights:
+    """R_t of the run's optimiser; for Adam in a file of its own beside the preconditioners, so that sealing can be
+    repeated.
+    """
+    if spool.preconditioners is None:
+        return StepWeights(scalar_weights(spool.layout.rule, spool.steps))
+    shape = spool.preconditioners.shape
+    vectors = np.memmap(spool.folder / "weights.bin", np.float32, "w+", shape=shape)
+    vector_weights(spool.layout.rule, spool.steps, spool.preconditioners, vectors)
+    return StepWeights(None, vectors)
+
+
+def step_weights(spec: LedgerSpec, spool: SpoolReader, optimizer: StepWeights) -> StepWeights:
+    """The weights a ledger asks for."""
+    if spec.weights == "optimizer":
+        return optimizer
+    lrs = np.array([step.lr if spec.weights == "lr" else 1.0 for step in spool.steps])
+    return StepWeights(lrs)
+
+
+def chunks(table: VisitTable, numel: int) -> Iterator[slice]:
+    """Slices of the table's samples whose dense rows take about 64 MiB."""
+    size = max(1, CHUNK_BYTES // (4 * numel))
+    return (slice(start, start + size) for start in range(0, len(table.samples), size))
+
+
+def dense_rows(spool: SpoolReader, table: VisitTable, weights: StepWeights, part: slice) -> list[Tensor]:
+    """Each block's weighted sum over visits, dense `[n, numel]`."""
+    sums: list[Tensor] | None = None
+    for visit in range(table.visits):
+        blocks = _dense_blocks(spool, _visit_rows(spool, table, part, visit))
+        scaled = _weighted(blocks, table.steps[part, visit], weights)
+        sums = scaled if sums is None else [a + b for a, b in zip(sums, scaled, strict=True)]
+    assert sums is not None
+    return sums
+
+
+def joined_rows(
+    spool: SpoolReader, table: VisitTable, weights: StepWeights, plan: tuple[Block, ...], part: slice
+) -> list[Tensor]:
+    """Blocks as `plan` has them: the visits' weighted factors side by side, or dense where the plan says so."""
+    if all(block.rank is None for block in plan):
+        return dense_rows(spool, table, weights, part)
+    assert weights.scalar is not None
+    visits = [_visit_rows(spool, table, part, v) for v in range(table.visits)]
+    scales = [_scale(weights.scalar, table.steps[part, v], rows) for v, rows in enumerate(visits)]
+    places = zip(spool.layout.blocks, plan, offsets(spool.layout.blocks), strict=True)
+    return [_join_block(block, planned, [rows[:, at] for rows in visits], scales) for block, planned, at in places]
+
+
+def bounds(
+    spool: SpoolReader, table: VisitTable, weights: StepWeights, plan: tuple[Block, ...]
+) -> list[tuple[float, float]]:
+    """Largest absolute weighted left factor and right factor of each block over the whole spool."""
+    largest = np.zeros((len(plan), 2))
+    for part in chunks(table, spool.layout.numel):
+        for k, (block, rows) in enumerate(zip(plan, joined_rows(spool, table, weights, plan, part), strict=True)):
+            if block.rank is not None:
+                factors = unpack_factors(block, rows)
+                now = float(factors.left.abs().max()), float(factors.right.abs().max())
+                largest[k] = np.maximum(largest[k], now)
+    return [(float(left), float(right)) for left, right in largest]
+
+
+def _visit_rows(spool: SpoolReader, table: VisitTable, part: slice, visit: int) -> Tensor:
+    """Decoded rows of each sample's `visit`-th visit; zeros, never another sample's row, where there is none."""
+    slots = table.slots[part, visit]
+    stored = spool.visits[np.where(slots >= 0, slots, 0)]
+    stored[slots < 0] = 0
+    return spool.layout.decode(stored)
+
+
+def _dense_blocks(spool: SpoolReader, rows: Tensor) -> list[Tensor]:
+    places = zip(spool.layout.blocks, offsets(spool.layout.blocks), strict=True)
+    return [to_dense(block, rows[:, place]) for block, place in places]
+
+
+def _weighted(blocks: list[Tensor], steps: npt.NDArray[np.int64], weights: StepWeights) -> list[Tensor]:
+    if weights.scalar is not None:
+        scale = _scale(weights.scalar, steps, blocks[0])
+        return [block * scale for block in blocks]
+    assert weights.vector is not None
+    cuts = np.cumsum([block.shape[1] for block in blocks])[:-1]
+    parts = np.split(weights.vector[steps], cuts, axis=1)
+    return [block * torch.from_numpy(part) for block, part in zip(blocks, parts, strict=True)]
+
+
+def _scale(scalar: npt.NDArray[np.float64], steps: npt.NDArray[np.int64], like: Tensor) -> Tensor:
+    return torch.from_numpy(scalar[steps]).to(like.dtype)[:, None]
+
+
+def _join_block(block: Block, planned: Block, visits: list[Tensor], scales: list[Tensor]) -> Tensor:
+    if planned.rank is None:
+        return torch.stack([to_dense(block, rows) * scale for rows, scale in zip(visits, scales, strict=True)]).sum(0)
+    factors = [unpack_factors(block, rows) for rows in visits]
+    left = torch.cat([f.left * scale[:, None] for f, scale in zip(factors, scales, strict=True)], 1)
+    right = torch.cat([f.right for f in factors], 1)
+    return torch.cat([left.flatten(1), right.flatten(1)], 1)

@@ -1,0 +1,20 @@
+"""What a sealed ledger can hold: the kinds of rows that unlearning methods ask for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LedgerSpec:
+    """One row array of a ledger. A row is what has to be *added* to the weights to take its owner's part back.
+
+    per:      a row belongs to a sample, or to an optimiser step (a whole-batch update)
+    weights:  a sample's gradients are summed with what the optimiser made of them (attribution.py), with the step's
+              learning rate, or as they are
+    fraction: of each parameter tensor's coordinates that are kept
+    """
+
+    name: str
+    per: Literal["sample", "step"]
+    weights: Literal["optimizer", "lr", "one"] = "optimizer"
+    fraction: float = 1.0

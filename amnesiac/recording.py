@@ -1,0 +1,67 @@
+"""Capture in a training loop that you already have: a context manager around it (see README.md)."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from amnesiac.capture.recorder import Recorder
+from amnesiac.capture.spool import Spool
+from amnesiac.errors import SettingsError
+from amnesiac.hashing import hash_tensors
+from amnesiac.ledger.seal import Run, seal
+from amnesiac.settings import CaptureSettings
+from amnesiac.unlearning.unlearn import ledgers_for
+
+
+@contextmanager
+def record(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ledger: Path | str,
+    *,
+    sample_ids: Sequence[str],
+    subject_ids: Sequence[str] | None = None,
+    capture: CaptureSettings | None = None,
+    expected_visits: int | None = None,
+) -> Iterator[Recorder]:
+    """Record every sample's contribution inside the block; leaving it seals the ledger at `ledger`.
+
+    with record(model, optimizer, "run.ledger", sample_ids=ids) as recorder:
+        ...
+        with recorder.batch(rows):   # positions of this mini-batch's samples in `sample_ids`
+            loss.backward()
+        optimizer.step()
+
+    The loss is a sum over samples divided by the scheduled mini-batch size (a mean, where all mini-batches are full).
+    `expected_visits` makes sealing fail unless every sample was seen so often. An error inside the block leaves no
+    ledger, and an
+    existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step, SettingsError when
+    `capture.classes` is given (labels aren't known here).
+    """
+    settings, destination = capture or CaptureSettings(), Path(ledger)
+    if settings.classes is not None:
+        raise SettingsError("capture.classes needs labels, which a loop of your own doesn't pass on: set it to None")
+    specs = ledgers_for(settings)
+    spool_folder = destination.with_name(f".{destination.name}.spool")
+    initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    updates = {spec.name: spec.fraction for spec in specs if spec.per == "step"}
+    try:
+        recorder = Recorder(
+            model, optimizer, Spool(spool_folder), rank=settings.rank, dtype=settings.dtype, updates=updates
+        )
+        try:
+            yield recorder
+        finally:
+            recorder.close()
+        final = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        run = Run(
+            hash_tensors(final)[:16], {"capture": settings.model_dump(mode="json")}, sample_ids,
+            sample_ids if subject_ids is None else subject_ids, initial, final, expected_visits,
+        )  # fmt: skip
+        seal(spool_folder, destination, run, specs)
+    finally:
+        shutil.rmtree(spool_folder, ignore_errors=True)

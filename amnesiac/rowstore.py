@@ -1,0 +1,226 @@
+"""Fixed-length rows in sharded Zarr v3 arrays, each with its own checksum.
+
+The only module that knows how rows lie on disk (images of the prepared data, deltas of the ledger).
+One row array `NAME` in a Zarr group is two Zarr arrays:
+
+    NAME       uint8 [n_rows, row_bytes]   one chunk a row, many rows a shard, uncompressed
+    NAME.tags  uint8 [n_rows, 16]          what `RowSeal.seal` returned for each row
+
+Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
+the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run
+raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorstore
+import zarr
+
+from amnesiac.errors import DamagedRow, DamagedStore, StoreError
+
+Bytes2D = npt.NDArray[np.uint8]
+TAG_BYTES = 16
+SHARD_BYTES = 16 << 20
+
+
+class RowSeal(Protocol):
+    """How a row is protected on disk. The seam where encryption takes the checksum's place."""
+
+    def seal(self, row: npt.NDArray[np.uint8], context: bytes) -> tuple[npt.NDArray[np.uint8], bytes]:
+        """Return what is stored (same length) and its 16-byte tag."""
+        ...
+
+    def unseal(self, stored: npt.NDArray[np.uint8], tag: bytes, context: bytes) -> npt.NDArray[np.uint8]:
+        """Return the row; raise ValueError when it doesn't match its tag."""
+        ...
+
+
+class Checksum:
+    """Rows in clear, BLAKE2b-128 keyed by run, array and position."""
+
+    def seal(self, row: npt.NDArray[np.uint8], context: bytes) -> tuple[npt.NDArray[np.uint8], bytes]:
+        """Return the row unchanged and its checksum."""
+        return row, hashlib.blake2b(row.data, digest_size=TAG_BYTES, key=context).digest()
+
+    def unseal(self, stored: npt.NDArray[np.uint8], tag: bytes, context: bytes) -> npt.NDArray[np.uint8]:
+        """Return the row; raise ValueError when the checksum differs."""
+        if self.seal(stored, context)[1] != tag:
+            raise ValueError("checksum differs")
+        return stored
+
+
+@dataclass(frozen=True)
+class RowArray:
+    """Where a row array lies and what it is bound to (`owner`: run id or data-set id)."""
+
+    group: Path
+    name: str
+    owner: str
+    seal: RowSeal = Checksum()
+
+    def context(self, row: int) -> bytes:
+        """What a row's tag is bound to, as a key of at most 64 bytes."""
+        return hashlib.blake2b(f"{self.owner}|{self.name}|{row}".encode(), digest_size=32).digest()
+
+
+class RowWriter:
+    """Writes a row array front to back, a whole shard at a time."""
+
+    def __init__(self, array: RowArray, n_rows: int, row_bytes: int, attributes: dict[str, Any] | None = None) -> None:
+        """Create the arrays of `n_rows` rows (0 is fine) of `row_bytes` bytes; replaces arrays of the same name.
+
+        Raises ValueError when rows have no bytes.
+        """
+        if row_bytes < 1:
+            raise ValueError(
+                f"{array.name}: a row needs at least one byte, not {row_bytes}: nothing would be kept of it"
+            )
+        self.array, self.n_rows, self.row_bytes, self.written = array, n_rows, row_bytes, 0
+        shard = shard_rows(n_rows, row_bytes)
+        group = zarr.open_group(array.group, mode="a", zarr_format=3)
+        _create(group, array.name, (n_rows, row_bytes), shard, attributes or {})
+        _create(group, f"{array.name}.tags", (n_rows, TAG_BYTES), n_rows, {})
+        self._rows = _bulk(array.group / array.name)
+        self._tags: Bytes2D = np.zeros((n_rows, TAG_BYTES), np.uint8)
+        self._shard = shard
+        self._pending: list[Bytes2D] = []
+        self._n_pending = 0
+
+    def append(self, rows: Bytes2D) -> None:
+        """Append rows `[k, row_bytes]`; they reach the disk when a shard is full, so they are copied.
+
+        Raises ValueError when they aren't bytes, have another length, or are more than were announced.
+        """
+        fits = rows.ndim == 2 and rows.shape[1] == self.row_bytes and rows.dtype == np.uint8
+        if not fits or self.written + self._n_pending + len(rows) > self.n_rows:
+            raise ValueError(
+                f"{self.array.name}: {rows.dtype} {rows.shape} doesn't fit uint8 [{self.n_rows}, {self.row_bytes}], of "
+                f"which {self.written + self._n_pending} rows are there already"
+            )
+        self._pending.append(rows.copy())
+        self._n_pending += len(rows)
+        if self._n_pending >= self._shard:
+            self._flush(self._n_pending // self._shard * self._shard)
+
+    def close(self) -> str:
+        """Write what is left and the tags; return the root: a digest over all tags.
+
+        Raises ValueError when fewer rows than announced were appended.
+        """
+        self._flush(self._n_pending)
+        if self.written != self.n_rows:
+            raise ValueError(f"{self.array.name}: {self.written} of {self.n_rows} rows were written")
+        if self.n_rows:
+            self._write(_bulk(self.array.group / f"{self.array.name}.tags"), self._tags)
+        return tags_root(self._tags)
+
+    def _write(self, target: Any, values: Bytes2D) -> None:
+        try:
+            target.write(values).result()
+        except (ValueError, OSError) as error:
+            raise StoreError(
+                f"{self.array.group}: rows of {self.array.name!r} can't be written: {error}. Free disk space or mend "
+                "the permissions, then run the stage again: nothing was published"
+            ) from error
+
+    def _flush(self, count: int) -> None:
+        if count == 0:
+            return
+        block = np.concatenate(self._pending) if len(self._pending) > 1 else self._pending[0]
+        now, later = block[:count], block[count:]
+        stored = np.empty_like(now)
+        for k, row in enumerate(now):
+            stored[k], tag = self.array.seal.seal(np.ascontiguousarray(row), self.array.context(self.written + k))
+            self._tags[self.written + k] = np.frombuffer(tag, np.uint8)
+        self._write(self._rows[self.written : self.written + count], stored)
+        self.written += count
+        self._pending, self._n_pending = ([later.copy()] if len(later) else []), len(later)
+
+
+class RowReader:
+    """Reads checked rows of a finished row array."""
+
+    def __init__(self, array: RowArray) -> None:
+        """Open the arrays; raises DamagedStore when they are missing or unreadable."""
+        self.array = array
+        try:
+            self._rows = _bulk(array.group / array.name)
+            self._tags: Bytes2D = np.asarray(_bulk(array.group / f"{array.name}.tags").read().result())
+        except (ValueError, OSError) as error:
+            raise DamagedStore(f"{array.group}: row array {array.name!r} can't be opened: {error}") from error
+        self.n_rows, self.row_bytes = (int(k) for k in self._rows.shape)
+
+    def root(self) -> str:
+        """Digest over all tags, to compare with what `RowWriter.close` returned."""
+        return tags_root(self._tags)
+
+    def read(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Bytes2D:
+        """Rows `[len(rows), row_bytes]` in the order asked for.
+
+        Raises DamagedRow naming the first bad one, IndexError for a row that the array doesn't have.
+        """
+        index = np.asarray(rows, np.int64)
+        if len(index) == 0:
+            return np.empty((0, self.row_bytes), np.uint8)
+        if index.min() < 0 or index.max() >= self.n_rows:
+            raise IndexError(f"{self.array.name} has rows 0 to {self.n_rows - 1}, not {index.min()} to {index.max()}")
+        try:
+            stored: Bytes2D = np.asarray(self._rows[index].read().result())
+        except (ValueError, OSError) as error:
+            raise DamagedRow(f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}") from error
+        clear = np.empty_like(stored)
+        for k, row in enumerate(index.tolist()):
+            clear[k] = self._unseal(stored[k], row)
+        return clear
+
+    def _unseal(self, stored: npt.NDArray[np.uint8], row: int) -> npt.NDArray[np.uint8]:
+        try:
+            return self.array.seal.unseal(stored, self._tags[row].tobytes(), self.array.context(row))
+        except ValueError as error:
+            raise DamagedRow(f"{self.array.group}: row {row} of {self.array.name!r} is damaged: {error}") from error
+
+
+def shard_rows(n_rows: int, row_bytes: int) -> int:
+    """Rows a shard: about 16 MiB, so that files stay few and a rewrite stays cheap."""
+    return max(1, min(max(n_rows, 1), SHARD_BYTES // max(row_bytes, 1)))
+
+
+def read_attributes(group: Path, name: str) -> dict[str, Any]:
+    """The Zarr attributes of a row array."""
+    return dict(zarr.open_group(group, mode="r")[name].attrs)
+
+
+def remove_group(group: Path) -> None:
+    """Delete a whole Zarr group."""
+    shutil.rmtree(group, ignore_errors=True)
+
+
+def tags_root(tags: Bytes2D) -> str:
+    """BLAKE2b-256 over the tags in row order."""
+    return hashlib.blake2b(np.ascontiguousarray(tags).tobytes(), digest_size=32).hexdigest()
+
+
+def _create(group: zarr.Group, name: str, shape: tuple[int, int], shard: int, attributes: dict[str, Any]) -> None:
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=(1, shape[1]) if not name.endswith(".tags") else (max(shape[0], 1), shape[1]),
+        shards=(shard, shape[1]) if not name.endswith(".tags") else None,
+        dtype="uint8",
+        compressors=None,
+        fill_value=0,
+        attributes=attributes,
+        overwrite=True,
+    )
+
+
+def _bulk(path: Path) -> Any:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}}
+    return tensorstore.open(spec, open=True).result()

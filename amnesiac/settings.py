@@ -1,0 +1,174 @@
+"""Every number of the pipeline, typed. `params.yaml` is the only place where they are chosen."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from amnesiac.errors import SettingsError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+SourceName = Literal[
+    "mnist-5k", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-parquet", "image-folder", "npz"
+]
+MethodName = Literal["per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
+
+
+class Settings(BaseModel):
+    """Frozen, and an unknown name is an error (it would be a typo that is silently ignored)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """Where samples come from and how they are split."""
+
+    source: SourceName = "mnist-5k"
+    path: Path | None = Field(None, description="file or folder of image-parquet, image-folder and npz sources")
+    label_column: str = "label"
+    subject_column: str | None = Field(None, description="column of the source that names the subject")
+    subjects_file: Path | None = Field(None, description="CSV or parquet with columns sample_id, subject_id")
+    test_fraction: Fraction = Field(0.2, description="used where the source has no test split of its own")
+    validation_fraction: Fraction = Field(0.0, description="of the training samples")
+    limit: int | None = Field(
+        None, gt=0, description="keep this many samples a split (class-balanced), for experiments"
+    )
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Positive, ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> "DataSettings":
+        if self.source in ("image-parquet", "image-folder", "npz") and self.path is None:
+            raise ValueError(f"source {self.source!r} needs data.path")
+        return self
+
+
+class ModelSettings(Settings):
+    """A reference model by name, or the user's own as `package.module:factory`."""
+
+    factory: str = "mlp"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class OptimizerSettings(Settings):
+    """SGD, Adam or AdamW, as torch.optim names their arguments."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive = 0.05
+    momentum: Decay = 0.0
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: Positive = 1e-8
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "OptimizerSettings":
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("nesterov needs a momentum above 0: set momentum, or nesterov to false")
+        return self
+
+
+class ScheduleSettings(Settings):
+    """Learning rate by epoch-fraction: constant, step (x `gamma` every `every` epochs) or cosine to 0."""
+
+    name: Literal["constant", "step", "cosine"] = "constant"
+    every: Annotated[int, Field(gt=0)] = 5
+    gamma: Positive = 0.1
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class AugmentSettings(Settings):
+    """Random shift by up to `shift` pixels (zero padded) and horizontal flip."""
+
+    shift: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+
+
+class TrainingSettings(Settings):
+    """The training run; a segment is one epoch."""
+
+    epochs: Annotated[int, Field(gt=0)] = 10
+    batch_size: Annotated[int, Field(gt=0)] = 64
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    augment: AugmentSettings = AugmentSettings()
+    clip_norm: Positive | None = None
+    threads: Annotated[int, Field(gt=0)] = 1
+    device: str = "cpu"
+
+
+class CaptureSettings(Settings):
+    """What the ledger keeps. Every list entry of `ledgers` costs disk space: see docs/methods.md."""
+
+    methods: tuple[MethodName, ...] = Field(("per-sample-delta",), min_length=1)
+    subset_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    rank: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="low rank for convolutions; null keeps them exact"
+    )
+    dtype: Literal["float32", "float16"] = "float32"
+    classes: tuple[int, ...] | None = Field(None, description="capture only these classes (as the 2024 paper does)")
+
+
+class RepairSettings(Settings):
+    """Fine-tuning on retained data after the subtraction, reported beside the result without it."""
+
+    epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    lr: Positive | None = Field(None, description="null: the training's last learning rate")
+
+
+class UnlearningSettings(Settings):
+    """How a deletion batch is carried out."""
+
+    method: MethodName = "per-sample-delta"
+    scale: Literal["lr", "one"] = Field(
+        "lr", description="per-sample-subset: scaled by the learning rate, or as described"
+    )
+    repair: RepairSettings = RepairSettings()
+
+
+class RecurrenceSettings(Settings):
+    """When `amnesiac serve` runs the deletion batch: `cron` if given, else the interval."""
+
+    cron: str | None = None
+    interval_seconds: Positive = 86400.0
+    evaluate: bool = True
+
+
+class Params(Settings):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    capture: CaptureSettings = CaptureSettings()
+    unlearning: UnlearningSettings = UnlearningSettings()
+    recurrence: RecurrenceSettings = RecurrenceSettings()
+
+    @model_validator(mode="after")
+    def _method_is_captured(self) -> "Params":
+        if self.unlearning.method not in self.capture.methods:
+            raise ValueError(
+                f"unlearning.method {self.unlearning.method!r} isn't among capture.methods "
+                f"{list(self.capture.methods)}: add it there and train again, or choose one that was captured"
+            )
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read params.yaml; raises SettingsError naming file, field and reason."""
+    try:
+        return Params.model_validate(yaml.safe_load(path.read_text()) or {})
+    except FileNotFoundError:
+        raise SettingsError(f"{path} doesn't exist: run in the project's folder, or name the file") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} isn't valid YAML: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors())

@@ -1,0 +1,15 @@
+"""Deterministic training: the original run with capture, retraining without the forget set, repair."""
+
+from amnesiac.training.run import CapturePlan, discard_scratch, repair, retrain_without, train_with_capture
+from amnesiac.training.spec import EpochRecord, RunSpec, TrainingResult
+
+__all__ = [
+    "CapturePlan",
+    "EpochRecord",
+    "RunSpec",
+    "TrainingResult",
+    "discard_scratch",
+    "repair",
+    "retrain_without",
+    "train_with_capture",
+]

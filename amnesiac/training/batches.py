@@ -1,0 +1,63 @@
+"""Which samples meet in which mini-batch, and how they are augmented: functions of the seed alone.
+
+The plan covers *all* training samples, so leaving some out (retraining without the forget set) changes nothing for
+the others:
+same order, same mini-batches, same random shifts, and the scheduled mini-batch size as the loss's denominator.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from amnesiac.seeding import numpy_generator
+from amnesiac.settings import AugmentSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """rows: samples present, positions in the training split;  scheduled: the size before samples were left out."""
+
+    rows: npt.NDArray[np.int64]
+    scheduled: int
+
+
+def batches_per_epoch(n: int, batch_size: int) -> int:
+    """The last mini-batch may be smaller."""
+    return -(-n // batch_size)
+
+
+def epoch_batches(n: int, batch_size: int, seed: int, epoch: int, excluded: npt.NDArray[np.bool_]) -> Iterator[Batch]:
+    """The mini-batches of an epoch, without the `excluded` samples (`[n]`)."""
+    order = numpy_generator(seed, "order", epoch).permutation(n)
+    for start in range(0, n, batch_size):
+        rows = order[start : start + batch_size]
+        yield Batch(rows[~excluded[rows]], len(rows))
+
+
+def augmentation(settings: AugmentSettings, n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Shift down, shift right, flip of every sample in an epoch, `[n, 3]`: the same for any subset that is trained
+    on.
+    """
+    generator = numpy_generator(seed, "augmentation", epoch)
+    shifts = generator.integers(-settings.shift, settings.shift + 1, (n, 2))
+    return np.concatenate([shifts, generator.integers(0, 1 + settings.flip, (n, 1))], 1)
+
+
+def augment(images: Tensor, draws: npt.NDArray[np.int64]) -> Tensor:
+    """Apply draws `[n, 3]` to images `[n, c, h, w]`; what a shift uncovers is zero."""
+    reach = int(np.abs(draws[:, :2]).max(initial=0))
+    flips = torch.from_numpy(draws[:, 2].astype(bool))[:, None, None, None]
+    images = torch.where(flips, images.flip(3), images)
+    if reach == 0:
+        return images
+    height, width = images.shape[2:]
+    padded = F.pad(images, (reach, reach, reach, reach))
+    down = torch.from_numpy(reach - draws[:, :1]) + torch.arange(height)
+    right = torch.from_numpy(reach - draws[:, 1:2]) + torch.arange(width)
+    sample, channel = torch.arange(len(images))[:, None, None, None], torch.arange(images.shape[1])[None, :, None, None]
+    return padded[sample, channel, down[:, None, :, None], right[:, None, None, :]]

@@ -1,0 +1,186 @@
+"""Whole runs: training with capture into a sealed ledger, retraining without the forget set, repair."""
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from amnesiac.capture.recorder import Recorder
+from amnesiac.capture.spool import Spool
+from amnesiac.errors import SettingsError
+from amnesiac.ledger.manifest import Manifest
+from amnesiac.ledger.seal import Run, seal
+from amnesiac.ledger.spec import LedgerSpec
+from amnesiac.progress import Progress, silent
+from amnesiac.seeding import derive_seed
+from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
+from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
+from amnesiac.training.loop import Loop, TrainingData, run_epochs, weights_of
+from amnesiac.training.optimizers import build_optimizer, learning_rate
+from amnesiac.training.spec import EpochRecord, RunSpec, StateDict, TrainingResult
+
+ModelFactory = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """What to capture and where it goes.
+
+    ledgers:      rows to seal (amnesiac.unlearning says which a method needs)
+    destination:  folder of the sealed ledger
+    scratch:      folder of spool and checkpoint, outside `destination`; removed by `discard_scratch`
+    """
+
+    settings: CaptureSettings
+    ledgers: tuple[LedgerSpec, ...]
+    sample_ids: Sequence[str]
+    subject_ids: Sequence[str]
+    destination: Path
+    scratch: Path
+
+
+def train_with_capture(
+    spec: RunSpec,
+    factory: ModelFactory,
+    data: TrainingData,
+    plan: CapturePlan,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> tuple[TrainingResult, Manifest]:
+    """Train and seal the ledger.
+
+    With `resume`, goes on from the last completed segment in `plan.scratch` and ends bit-identical to an
+    uninterrupted run. Raises UnsupportedModel or UnsupportedOptimizer before any weight has changed.
+    """
+    run_id = spec.run_id(plan.settings)
+    checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
+    if checkpoint is None:
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+    model = factory()
+    initial = weights_of(model)
+    result = _record(spec, model, initial, data, plan, checkpoint, progress)
+    facts = spec.facts() | {"capture": plan.settings.model_dump(mode="json")}
+    run = Run(
+        run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights,
+        expected_visits=spec.training.epochs, captured=_captured(plan.settings, data),
+    )  # fmt: skip
+    manifest = seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
+    return result, manifest
+
+
+def discard_scratch(scratch: Path) -> None:
+    """Remove spool and checkpoint, once model and ledger are safely written."""
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def retrain_without(
+    spec: RunSpec,
+    factory: ModelFactory,
+    data: TrainingData,
+    forget: Sequence[int],
+    *,
+    progress: Progress = silent,
+) -> TrainingResult:
+    """The reference: same initialisation, schedule, mini-batches and draws, the samples `forget` left out."""
+    model = factory()
+    initial = weights_of(model)
+    loop = Loop(spec.training, spec.seed, data, _mask(data, forget), "retrain", progress)
+    optimizer = build_optimizer(spec.training.optimizer, model.to(spec.training.device).parameters())
+    history: list[EpochRecord] = []
+    run_epochs(loop, model, optimizer, range(spec.training.epochs), after_epoch=history.append)
+    return TrainingResult(weights_of(model), initial, tuple(history), sum(r.seconds for r in history))
+
+
+def repair(
+    spec: RunSpec,
+    factory: ModelFactory,
+    weights: Mapping[str, torch.Tensor],
+    data: TrainingData,
+    forget: Sequence[int],
+    settings: RepairSettings,
+    *,
+    progress: Progress = silent,
+) -> TrainingResult:
+    """Fine-tune `weights` on the retained samples for `settings.epochs` (a fraction is a part of an epoch)."""
+    model = factory()
+    model.load_state_dict(dict(weights))
+    training = _repair_training(spec, settings)
+    loop = Loop(training, derive_seed(spec.seed, "repair"), data, _mask(data, forget), "repair", progress)
+    whole = int(settings.epochs)
+    rest = round((settings.epochs - whole) * loop.steps_per_epoch)
+    optimizer = build_optimizer(training.optimizer, model.to(training.device).parameters())
+    history: list[EpochRecord] = []
+    run_epochs(loop, model, optimizer, range(whole), after_epoch=history.append)
+    if rest:
+        last = dataclasses.replace(loop, max_steps=rest)
+        run_epochs(last, model, optimizer, range(whole, whole + 1), after_epoch=history.append)
+    return TrainingResult(weights_of(model), dict(weights), tuple(history), sum(r.seconds for r in history))
+
+
+def _record(
+    spec: RunSpec,
+    model: nn.Module,
+    initial: StateDict,
+    data: TrainingData,
+    plan: CapturePlan,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+) -> TrainingResult:
+    """Train from the start or the checkpoint, the recorder attached and a checkpoint after every segment."""
+    started = time.perf_counter()
+    model.to(spec.training.device)
+    optimizer = build_optimizer(spec.training.optimizer, model.parameters())
+    if checkpoint is not None:
+        restore(plan.scratch, model, optimizer)
+    spool = Spool(plan.scratch / "spool", checkpoint.spool if checkpoint else None)
+    recorder = Recorder(
+        model, optimizer, spool, captured=_captured(plan.settings, data), rank=plan.settings.rank,
+        dtype=plan.settings.dtype, updates={s.name: s.fraction for s in plan.ledgers if s.per == "step"},
+    )  # fmt: skip
+    history = list(checkpoint.history) if checkpoint else []
+
+    def after_epoch(record: EpochRecord) -> None:
+        history.append(record)
+        state = Checkpoint(spec.run_id(plan.settings), len(history), tuple(history), spool.sync())
+        save_checkpoint(plan.scratch, state, model, optimizer)
+
+    loop = Loop(spec.training, spec.seed, data, np.zeros(len(data.labels), bool), "train", progress)
+    try:
+        run_epochs(loop, model, optimizer, range(len(history), spec.training.epochs), recorder, after_epoch)
+    finally:
+        recorder.close()
+    return TrainingResult(weights_of(model), initial, tuple(history), time.perf_counter() - started)
+
+
+def _repair_training(spec: RunSpec, settings: RepairSettings) -> TrainingSettings:
+    """The training settings with a constant rate: `settings.lr`, else the rate that training ended with."""
+    last = learning_rate(
+        spec.training.optimizer.lr, spec.training.schedule, spec.training.epochs - 1, spec.training.epochs
+    )
+    optimizer = spec.training.optimizer.model_copy(update={"lr": settings.lr or last})
+    update = {"optimizer": optimizer, "schedule": ScheduleSettings(), "epochs": max(1, math.ceil(settings.epochs))}
+    return spec.training.model_copy(update=update)
+
+
+def _mask(data: TrainingData, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(len(data.labels), bool)
+    mask[list(rows)] = True
+    return mask
+
+
+def _captured(settings: CaptureSettings, data: TrainingData) -> npt.NDArray[np.bool_] | None:
+    if settings.classes is None:
+        return None
+    mask: npt.NDArray[np.bool_] = np.isin(data.labels.numpy(), settings.classes)
+    if not mask.any():
+        raise SettingsError(f"capture.classes {list(settings.classes)}: no training sample has one of these labels")
+    return mask

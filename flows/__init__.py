@@ -1,0 +1,1 @@
+"""WHEN: the pipeline as a table of contents; the only Prefect flows."""

@@ -1,0 +1,24 @@
+"""evaluate_unlearning: the unlearned model is held against one that never saw the forget set."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.evaluation import compare_models, forget_set, write_report
+from tasks.reporting import show_comparison
+from tasks.stages import stage
+from tasks.training import retrain_reference
+
+
+@flow(name="evaluate_unlearning", flow_run_name="evaluate unlearning", persist_result=False)
+def evaluate_unlearning(force: bool = False) -> dict[str, Any] | None:
+    """Retrain without the forget set (once), compare, report. Returns the metrics, None when nothing was stale."""
+    with stage("evaluate", force) as due:
+        if not due:
+            return None
+        forget = forget_set()
+        retrained = retrain_reference(forget.rows, forget.sample_ids)
+        metrics = compare_models(forget, retrained)
+        report = write_report(metrics, forget, retrained)
+        show_comparison(metrics, report)
+    return metrics

@@ -1,0 +1,116 @@
+"""The one list of names and where they lie. `dvc.yaml` names the same paths; a test compares the two."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from amnesiac.data import PreparedDataset, open_dataset
+from amnesiac.ledger import SealedLedger, open_ledger
+from amnesiac.requests import Journal
+from amnesiac.settings import Params, load_params
+from amnesiac.training import RunSpec
+
+STAGES = ("prepare", "train", "unlearn", "evaluate")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Paths of a project, from its root folder."""
+
+    root: Path
+
+    def _data(self, *parts: str) -> Path:
+        return self.root.joinpath("pipeline_data", *parts)
+
+    @property
+    def params_file(self) -> Path:
+        """Every number of the pipeline."""
+        return self.root / "params.yaml"
+
+    @property
+    def prepared(self) -> Path:
+        """Prepared data: images, index, splits."""
+        return self._data("prepared")
+
+    @property
+    def model(self) -> Path:
+        """Folder of the original model."""
+        return self._data("model")
+
+    @property
+    def ledger(self) -> Path:
+        """The sealed delta store."""
+        return self._data("ledger")
+
+    @property
+    def journal(self) -> Path:
+        """Deletion requests; holds ids, so neither git nor DVC sees it."""
+        return self._data("journal")
+
+    @property
+    def requests(self) -> Path:
+        """The pointer into the journal: which requests the next version covers. In git."""
+        return self._data("requests.json")
+
+    @property
+    def unlearned(self) -> Path:
+        """Folder of the unlearned model."""
+        return self._data("unlearned")
+
+    @property
+    def retrained(self) -> Path:
+        """Reference models, by content."""
+        return self._data("retrained")
+
+    @property
+    def evaluation(self) -> Path:
+        """Report, figures and tables."""
+        return self._data("evaluation")
+
+    @property
+    def metrics(self) -> Path:
+        """What `dvc metrics show` reads."""
+        return self._data("metrics.json")
+
+    @property
+    def timings(self) -> Path:
+        """Seconds of each step; no DVC output, since they differ from run to run."""
+        return self._data("timings")
+
+    @property
+    def scratch(self) -> Path:
+        """Spool and checkpoints of an unfinished training run."""
+        return self._data("scratch")
+
+    def params(self) -> Params:
+        """The settings; raises SettingsError."""
+        return load_params(self.params_file)
+
+    def dataset(self) -> PreparedDataset:
+        """The prepared data; raises StoreError."""
+        return open_dataset(self.prepared)
+
+    def open_journal(self) -> Journal:
+        """The journal of deletion requests."""
+        return Journal(self.journal)
+
+    def run_spec(self) -> RunSpec:
+        """What decides the original run."""
+        params = self.params()
+        return RunSpec(params.seed, params.model, params.training, self.dataset().content_hash)
+
+    def open_ledger(self, weights_sha256: str) -> SealedLedger:
+        """The sealed ledger, checked against the settings and the original weights."""
+        run_id = self.run_spec().run_id(self.params().capture)
+        return open_ledger(self.ledger, run_id=run_id, weights_sha256=weights_sha256)
+
+
+def catalog() -> Catalog:
+    """The catalog of the project: AMNESIAC_PROJECT, else the current folder."""
+    return Catalog(Path(os.environ.get("AMNESIAC_PROJECT", ".")).resolve())
+
+
+def data_root() -> Path | None:
+    """Where published data sets lie: AMNESIAC_DATA_ROOT, None if unset."""
+    root = os.environ.get("AMNESIAC_DATA_ROOT")
+    return Path(root).resolve() if root else None

@@ -1,0 +1,178 @@
+"""Deletion requests and batches: file, plan, subtract, repair, write the unlearned model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from amnesiac.durable import whole_folder, write_json
+from amnesiac.hashing import hash_tensors
+from amnesiac.models import load_weights, save_weights
+from amnesiac.requests import (
+    DeletionRequest,
+    FilingResult,
+    ForgetSet,
+    Pointer,
+    RequestDraft,
+    draw_random,
+    pending,
+    read_pointer,
+    resolve,
+    write_pointer,
+)
+from amnesiac.settings import Settings
+from amnesiac.training import repair
+from amnesiac.unlearning import unlearn
+from tasks.catalog import catalog
+from tasks.progress import shown_progress
+from tasks.timings import keep_seconds
+from tasks.training import MODEL, model_factory
+
+REPAIRED = "repaired.safetensors"
+VERSION = "version.json"
+
+
+class NewRequest(Settings):
+    """A deletion request as a flow parameter. Opaque in the dashboard only if `values` are: prefer `amnesiac request
+    add`.
+
+    Exactly one of: `samples`, `subject`, `classes`, `random_count` (a seeded draw of training samples, for
+    experiments).
+    """
+
+    samples: tuple[str, ...] = ()
+    subject: str | None = None
+    classes: tuple[str, ...] = ()
+    random_count: int | None = None
+    random_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a deletion batch covers, without an id of a person.
+
+    requests: all requests that the new version covers;  new: those of them that the published version doesn't
+    """
+
+    pointer: Pointer
+    requests: int
+    new: int
+
+
+@task(name="file requests", cache_policy=NO_CACHE, persist_result=False)
+def file_new_requests(requests: Sequence[NewRequest]) -> int:
+    """Journal the requests of a flow's parameters; how many of them are new."""
+    if not requests:
+        return 0
+    return len(file_requests([draft(request) for request in requests]).filed)
+
+
+def file_requests(drafts: Sequence[RequestDraft]) -> FilingResult:
+    """Journal requests after checking every id against the prepared data; raises RequestError, and then nothing is
+    filed.
+    """
+    return catalog().open_journal().file(drafts, catalog().dataset().index)
+
+
+def draft(request: NewRequest) -> RequestDraft:
+    """A request as the journal takes it."""
+    if request.random_count is not None:
+        return draw_random(catalog().dataset().index, request.random_seed, count=request.random_count)
+    if request.subject is not None:
+        return RequestDraft("subject", (request.subject,))
+    return RequestDraft("class", request.classes) if request.classes else RequestDraft("samples", request.samples)
+
+
+def plan_requests() -> None:
+    """Let the next version cover everything journalled so far: move the pointer that DVC sees. Under the writer
+    lock.
+    """
+    pointer = catalog().open_journal().pointer()
+    if not catalog().requests.exists() or read_pointer(catalog().requests) != pointer:
+        write_pointer(catalog().requests, pointer)
+
+
+def applied_requests() -> frozenset[str]:
+    """Ids of the requests that the unlearned model covers."""
+    path = catalog().unlearned / VERSION
+    return frozenset(json.loads(path.read_text())["requests"]) if path.exists() else frozenset()
+
+
+def pending_requests() -> tuple[DeletionRequest, ...]:
+    """Requests that the unlearned model doesn't cover yet."""
+    return pending(catalog().open_journal().requests(), applied_requests())
+
+
+@task(name="plan the batch", cache_policy=NO_CACHE, persist_result=False)
+def plan_batch() -> Batch:
+    """Which requests the new version covers: the journal's prefix that the pointer names."""
+    requests, pointer = planned_requests(read_pointer(catalog().requests))
+    return Batch(pointer, len(requests), len(pending(requests, applied_requests())))
+
+
+@task(name="subtract the deltas", cache_policy=NO_CACHE, persist_result=False)
+def subtract(batch: Batch) -> dict[str, Any]:
+    """Compute the unlearned model from the original and the ledger, repair it if the settings say so, and write
+    both.
+    """
+    at, params = catalog(), catalog().params()
+    weights = load_weights(at.model / MODEL)
+    ledger = at.open_ledger(hash_tensors(weights))
+    requests, _ = planned_requests(batch.pointer)
+    forget = resolve(requests, at.dataset().index)
+    result = unlearn(params.unlearning, ledger, weights, forget.rows)
+    keep_seconds("unlearn", result.seconds)
+    repaired = _repaired(result.weights, forget)
+    version = _version(batch, requests, forget) | {
+        "weights_sha256": hash_tensors(result.weights),
+        "repaired_sha256": hash_tensors(repaired) if repaired else None,
+        "ledger": result.ledger,
+        "rows": result.rows,
+        "bytes_per_row": result.row_bytes,
+    }
+    _write_version(result.weights, repaired, version)
+    return version
+
+
+def planned_requests(pointer: Pointer) -> tuple[tuple[DeletionRequest, ...], Pointer]:
+    """The journal's requests up to a pointer; none, and no journal needed, for the pointer of an empty one."""
+    return (catalog().open_journal().read_prefix(pointer) if pointer.count else ()), pointer
+
+
+def _repaired(weights: Mapping[str, torch.Tensor], forget: ForgetSet) -> dict[str, torch.Tensor] | None:
+    at, settings = catalog(), catalog().params().unlearning.repair
+    if settings.epochs == 0 or not forget.rows:
+        return None
+    dataset = at.dataset()
+    with shown_progress("repair", f"repair on retained data, {settings.epochs} epochs") as progress:
+        train = dataset.split("train")
+        result = repair(at.run_spec(), model_factory(dataset), weights, train, forget.rows, settings, progress=progress)
+    keep_seconds("repair", result.seconds)
+    return result.weights
+
+
+def _version(batch: Batch, requests: Sequence[DeletionRequest], forget: ForgetSet) -> dict[str, Any]:
+    settings = catalog().params().unlearning
+    return {
+        "method": settings.method,
+        "settings": settings.model_dump(mode="json"),
+        "pointer": asdict(batch.pointer),
+        "requests": [request.request_id for request in requests],
+        "samples": len(forget.rows),
+        "subjects": forget.n_subjects,
+        "not_trained": forget.not_trained,
+    }
+
+
+def _write_version(
+    weights: Mapping[str, torch.Tensor], repaired: Mapping[str, torch.Tensor] | None, version: dict[str, Any]
+) -> None:
+    with whole_folder(catalog().unlearned) as aside:
+        save_weights(aside / MODEL, weights)
+        if repaired is not None:
+            save_weights(aside / REPAIRED, repaired)
+        write_json(aside / VERSION, version)

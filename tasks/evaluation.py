@@ -1,0 +1,140 @@
+"""Compare original, unlearned and retrained model, and write what people look at."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from amnesiac.data import PreparedDataset, Split
+from amnesiac.durable import whole_folder, write_bytes, write_json
+from amnesiac.evaluation import (
+    ForgottenExample,
+    ReportFacts,
+    accuracy_rows,
+    compare,
+    draw_figures,
+    per_class_rows,
+    predict,
+    render_report,
+    to_png,
+    to_svg,
+)
+from amnesiac.models import load_weights
+from amnesiac.requests import ForgetSet, Pointer, resolve
+from tasks.catalog import Catalog, catalog
+from tasks.deletion import REPAIRED, VERSION, planned_requests
+from tasks.timings import keep_seconds, read_seconds
+from tasks.training import MODEL, model_factory
+
+_EXAMPLES = 8
+
+
+@task(name="find the forget set", cache_policy=NO_CACHE, persist_result=False)
+def forget_set() -> ForgetSet:
+    """The training samples that the unlearned model was asked to forget."""
+    requests, _ = planned_requests(Pointer(**read_version()["pointer"]))
+    return resolve(requests, catalog().dataset().index)
+
+
+@task(name="compare the models", cache_policy=NO_CACHE, persist_result=False)
+def compare_models(forget: ForgetSet, retrained: Path) -> dict[str, Any]:
+    """Every model on forget, retain and test set; written as metrics.json."""
+    started, at, dataset = time.perf_counter(), catalog(), catalog().dataset()
+    sets = {name: (split.inputs, split.labels) for name, split in _sets(dataset, forget).items()}
+    metrics = compare(model_factory(dataset)(), _weights(at, retrained), sets, dataset.class_names)
+    keep_seconds("evaluate", time.perf_counter() - started)
+    metrics["seconds"] = _seconds(retrained)
+    write_json(at.metrics, metrics)
+    return metrics
+
+
+@task(name="write the report", cache_policy=NO_CACHE, persist_result=False)
+def write_report(metrics: Mapping[str, Any], forget: ForgetSet, retrained: Path) -> Path:
+    """Report, figures and tables for `dvc plots`; returns the report's path."""
+    at = catalog()
+    figures = draw_figures(metrics, _examples(forget, retrained))
+    with whole_folder(at.evaluation) as aside:
+        page = render_report(metrics, _facts(), {name: to_svg(figure) for name, figure in figures.items()})
+        write_bytes(aside / "report.html", page.encode())
+        for name, figure in figures.items():
+            write_bytes(aside / f"{name}.png", to_png(figure))
+        pd.DataFrame(accuracy_rows(metrics)).to_csv(aside / "accuracy.csv", index=False)
+        pd.DataFrame(per_class_rows(metrics)).to_csv(aside / "per_class.csv", index=False)
+    return at.evaluation / "report.html"
+
+
+def read_version() -> dict[str, Any]:
+    """What the unlearned model covers."""
+    version: dict[str, Any] = json.loads((catalog().unlearned / VERSION).read_text())
+    return version
+
+
+def _sets(dataset: PreparedDataset, forget: ForgetSet) -> dict[str, Split]:
+    train = dataset.split("train")
+    keep = torch.ones(len(train), dtype=torch.bool)
+    keep[list(forget.rows)] = False
+    retained = torch.nonzero(keep).flatten()
+    return {"forget": train.take(forget.rows), "retain": train.take(retained), "test": dataset.split("test")}
+
+
+def _weights(at: Catalog, retrained: Path) -> dict[str, dict[str, torch.Tensor]]:
+    weights = {"original": load_weights(at.model / MODEL), "unlearned": load_weights(at.unlearned / MODEL)}
+    if (at.unlearned / REPAIRED).exists():
+        weights["repaired"] = load_weights(at.unlearned / REPAIRED)
+    return weights | {"retrained": load_weights(retrained)}
+
+
+def _seconds(retrained: Path) -> dict[str, float]:
+    """Seconds by step, those that ran on this machine."""
+    steps = {"train": "train", "unlearn": "unlearn", "repair": "repair", "evaluate": "evaluate"}
+    found = {name: read_seconds(step) for name, step in (steps | {"retrain": f"retrain-{retrained.stem}"}).items()}
+    if not (catalog().unlearned / REPAIRED).exists():
+        found.pop("repair")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _facts() -> ReportFacts:
+    at, params, version = catalog(), catalog().params(), read_version()
+    seconds: dict[str, float] = json.loads(at.metrics.read_text())["seconds"]
+    optimizer = params.training.optimizer
+    return ReportFacts(
+        requests=len(version["requests"]),
+        subjects=version["subjects"],
+        samples=version["samples"],
+        method=version["method"],
+        data=params.data.source,
+        model=params.model.factory,
+        seconds=seconds,
+        settings={
+            "optimiser": f"{optimizer.name}, learning rate {optimizer.lr:g}, momentum {optimizer.momentum:g}",
+            "epochs": params.training.epochs,
+            "mini-batch": params.training.batch_size,
+            "repair, epochs": params.unlearning.repair.epochs,
+            "ledger rows read": version["rows"],
+            "bytes a row": version["bytes_per_row"],
+        },
+        version=version["weights_sha256"][:12],
+    )
+
+
+def _examples(forget: ForgetSet, retrained: Path) -> Sequence[ForgottenExample]:
+    """Some forgotten samples of a published data set; none of a user's own data, which the report must not show."""
+    at, dataset = catalog(), catalog().dataset()
+    if not forget.rows or at.params().data.path is not None:
+        return ()
+    chosen = dataset.split("train").take(forget.rows[:: max(1, len(forget.rows) // _EXAMPLES)][:_EXAMPLES])
+    guesses: dict[str, list[str]] = {}
+    for role, weights in _weights(at, retrained).items():
+        model = model_factory(dataset)()
+        model.load_state_dict(weights)
+        guesses[role] = [dataset.class_names[k] for k in predict(model, chosen.inputs).argmax(1).tolist()]
+    return [
+        ForgottenExample(image, dataset.class_names[int(label)], {role: names[i] for role, names in guesses.items()})
+        for i, (image, label) in enumerate(zip(chosen.inputs, chosen.labels, strict=True))
+    ]

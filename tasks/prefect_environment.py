@@ -1,0 +1,63 @@
+"""The environment that Prefect and DVC run in: private, silent, without persisted results.
+
+Prefect reads its settings while it is imported, so this module imports nothing but the standard library and
+`configure` must run before the first `import prefect` of the process (the command line calls it first of all).
+Everything is a default: a variable that the user has set stays as it is.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from amnesiac.errors import AmnesiacError
+
+_SETTINGS = {
+    # nothing leaves the machine
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # DVC decides what is stale; what fails is stored all the same (its exception), and the default writes pickles
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    # a first start migrates an empty database: 10-13 s on two idle cores, and the default gives up after 20 s
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # the core's loggers show in the dashboard; outside of a flow they must not warn that there is none
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "amnesiac",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+
+
+class PrefectAlreadyImported(AmnesiacError):
+    """Settings would be ignored because Prefect has read its own already."""
+
+
+def configure(project: Path) -> None:
+    """Set the defaults for Prefect and DVC in `os.environ`, and make their private folders below `project/.prefect`.
+
+    Prefect's home (database, server log) and DVC's site cache (by default the world-writable /var/tmp/dvc) get
+    mode 0700. May be called again. Raises PrefectAlreadyImported when it comes too late to have an effect.
+    """
+    home = project.resolve() / ".prefect"
+    folders = {"PREFECT_HOME": home, "DVC_SITE_CACHE_DIR": home / "dvc-site-cache"}
+    wanted = _SETTINGS | {name: str(folder) for name, folder in folders.items()}
+    missing = {name: value for name, value in wanted.items() if name not in os.environ}
+    if missing and "prefect" in sys.modules:
+        raise PrefectAlreadyImported(
+            f"prefect was imported before {', '.join(sorted(missing))} could be set: call "
+            "tasks.prefect_environment.configure(project) before anything that imports prefect"
+        )
+    os.environ.update(missing)
+    # Prefect gives extra loggers a handler but no level, and its root logger drops what is below WARNING
+    logging.getLogger("amnesiac").setLevel(logging.INFO)
+    for name in folders.keys() & missing.keys():
+        _make_private(folders[name])
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)

@@ -1,0 +1,50 @@
+"""What a run shows in the dashboard: tables, figures and links as Prefect artifacts."""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+
+from amnesiac.evaluation import SETS, judge, roles_in
+
+
+@task(name="show the numbers", cache_policy=NO_CACHE, persist_result=False)
+def show_summary(key: str, title: str, summary: Mapping[str, Any]) -> None:
+    """A summary as a two-column table."""
+    rows = [{"what": name, "value": str(value)} for name, value in summary.items()]
+    create_table_artifact(rows, key=key, description=title)
+
+
+@task(name="show the comparison", cache_policy=NO_CACHE, persist_result=False)
+def show_comparison(metrics: Mapping[str, Any], report: Path) -> None:
+    """Result table, verdict, figures and a link to the report."""
+    create_table_artifact(result_table(metrics), key="result", description="Accuracy in %, divergence from retraining")
+    create_markdown_artifact(f"**{judge(metrics).sentence}**\n\nReport: `{report}`", key="verdict")
+    create_link_artifact(report.as_uri(), link_text="report.html", key="report", description="Self-contained report")
+    for figure in sorted(report.parent.glob("*.png")):
+        data = base64.b64encode(figure.read_bytes()).decode()
+        create_image_artifact(f"data:image/png;base64,{data}", key=figure.stem.replace("_", "-"))
+
+
+def result_table(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One line a model, as text: what the dashboard and the terminal show."""
+    return [
+        {"model": role}
+        | {f"{name} accuracy": _shown(metrics[role][f"{name}_accuracy"], 100.0, "{:.1f}") for name in SETS}
+        | {f"KL {name}": _shown(metrics[role][f"kl_{name}"], 1.0, "{:.4f}") for name in ("forget", "test")}
+        | {"verification error": _shown(metrics[role]["relative_verification_error"], 1.0, "{:.3f}")}
+        for role in roles_in(metrics)
+    ]
+
+
+def _shown(value: float | None, factor: float, form: str) -> str:
+    return "–" if value is None else form.format(factor * value)

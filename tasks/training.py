@@ -1,0 +1,97 @@
+"""Train the original model while its ledger is captured, and the reference that never saw the forget set."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from torch import nn
+
+from amnesiac.data import PreparedDataset
+from amnesiac.durable import whole_folder, write_json
+from amnesiac.hashing import hash_json, hash_tensors
+from amnesiac.ledger import Manifest
+from amnesiac.models import build_model, count_parameters, save_weights
+from amnesiac.training import (
+    CapturePlan,
+    TrainingResult,
+    discard_scratch,
+    retrain_without,
+    train_with_capture,
+)
+from amnesiac.unlearning import ledgers_for
+from tasks.catalog import catalog
+from tasks.progress import shown_progress
+from tasks.timings import keep_seconds
+
+MODEL = "model.safetensors"
+
+
+@task(name="train and capture", cache_policy=NO_CACHE, persist_result=False)
+def train_original(resume: bool) -> dict[str, Any]:
+    """Train with capture, seal the ledger, write the model; a summary as JSON."""
+    at, params = catalog(), catalog().params()
+    dataset = at.dataset()
+    train = dataset.split("train")
+    plan = CapturePlan(
+        params.capture, ledgers_for(params.capture), train.sample_ids, train.subject_ids, at.ledger, at.scratch
+    )
+    with shown_progress("train-and-capture", f"training {params.model.factory}") as progress:
+        factory = model_factory(dataset)
+        result, manifest = train_with_capture(at.run_spec(), factory, train, plan, resume=resume, progress=progress)
+    summary = _summary(result, manifest, factory())
+    _write_model(at.model, result, summary)
+    keep_seconds("train", result.seconds)
+    discard_scratch(at.scratch)
+    return summary
+
+
+@task(name="retrain without the forget set", cache_policy=NO_CACHE, persist_result=False)
+def retrain_reference(forget: Sequence[int], forget_ids: Sequence[str]) -> Path:
+    """The model that never saw the forget set; trained once for each run and forget set, then found by its content
+    key.
+    """
+    at, dataset = catalog(), catalog().dataset()
+    key = hash_json([at.run_spec().facts(), sorted(forget_ids)])[:24]
+    path = at.retrained / f"{key}.safetensors"
+    if not path.exists():
+        with shown_progress("retrain", "retraining without the forget set") as progress:
+            result = retrain_without(
+                at.run_spec(), model_factory(dataset), dataset.split("train"), forget, progress=progress
+            )
+        save_weights(path, result.weights)
+        keep_seconds(f"retrain-{key}", result.seconds)
+    return path
+
+
+def model_factory(dataset: PreparedDataset) -> Callable[[], nn.Module]:
+    """The settings' model, freshly initialised at each call."""
+    params = catalog().params()
+    return partial(build_model, params.model, dataset.image_shape, len(dataset.class_names), params.seed)
+
+
+def _summary(result: TrainingResult, manifest: Manifest, model: nn.Module) -> dict[str, Any]:
+    """Nothing that differs from run to run: it lies in a DVC output."""
+    last = result.history[-1]
+    return {
+        "run_id": manifest.run_id,
+        "weights_sha256": hash_tensors(result.weights),
+        "parameters": count_parameters(model),
+        "epochs": last.epoch,
+        "train_loss": last.loss,
+        "train_accuracy": last.accuracy,
+        "residual": manifest.residual,
+        "bytes_per_row": {name: entry.row_bytes for name, entry in manifest.entries.items()},
+    }
+
+
+def _write_model(folder: Path, result: TrainingResult, summary: dict[str, Any]) -> None:
+    history = pd.DataFrame([(r.epoch, r.loss, r.accuracy, r.learning_rate) for r in result.history])
+    history.columns = pd.Index(["epoch", "loss", "accuracy", "learning_rate"])
+    with whole_folder(folder) as aside:
+        save_weights(aside / MODEL, result.weights, {"run_id": str(summary["run_id"])})
+        history.to_csv(aside / "history.csv", index=False)
+        write_json(aside / "training.json", summary)
