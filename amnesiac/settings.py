@@ -111,6 +111,12 @@ class CaptureSettings(Settings):
     dtype: Literal["float32", "float16"] = "float32"
     classes: tuple[int, ...] | None = Field(None, description="capture only these classes (as the 2024 paper does)")
 
+    @model_validator(mode="after")
+    def _methods_once(self) -> "CaptureSettings":
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"capture.methods {list(self.methods)} names a method twice: name each once")
+        return self
+
 
 class RepairSettings(Settings):
     """Fine-tuning on retained data after the subtraction, reported beside the result without it."""
@@ -164,6 +170,8 @@ def load_params(path: Path) -> Params:
         return Params.model_validate(yaml.safe_load(path.read_text()) or {})
     except FileNotFoundError:
         raise SettingsError(f"{path} doesn't exist: run in the project's folder, or name the file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} can't be read: {error}. Name a text file in YAML") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} isn't valid YAML: {error}") from error
     except ValidationError as error:
@@ -171,4 +179,8 @@ def load_params(path: Path) -> Params:
 
 
 def _explain(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']}" for e in error.errors())
+    unknown = "isn't a setting: mend the spelling, or remove it"
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'params'}: {unknown if e['type'] == 'extra_forbidden' else e['msg']}"
+        for e in error.errors()
+    )

@@ -213,5 +213,7 @@ def _tell(stage: str, result: Any, as_json: bool) -> None:
 
 def main() -> None:
     """The console script."""
-    configure(Path(os.environ.get("AMNESIAC_PROJECT", ".")))
+    project = Path(os.environ.get("AMNESIAC_PROJECT", ".")).resolve()
+    configure(project)
+    sys.path.append(str(project))  # a console script doesn't see the user's own models that lie in the project
     app()

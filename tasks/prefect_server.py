@@ -72,10 +72,12 @@ def connected(url: str) -> Iterator[None]:
     os.environ["PREFECT_API_URL"] = url
     try:
         with temporary_settings({PREFECT_API_URL: url}):
-            yield
-            _send_logs()
+            try:
+                yield
+            finally:
+                _send_logs()
     finally:
-        os.environ.pop("PREFECT_API_URL")
+        os.environ.pop("PREFECT_API_URL", None)
         if before is not None:
             os.environ["PREFECT_API_URL"] = before
 
@@ -175,8 +177,18 @@ def _recorded() -> str | None:
     record = _home() / "server.json"
     if not record.exists():
         return None
-    url = str(json.loads(record.read_text())["api_url"])
-    return url if _answers(url) else None
+    server = json.loads(record.read_text())
+    url = str(server["api_url"])
+    # a record that outlived its server may name a port where another project's server answers by now
+    return url if _is_alive(int(server["pid"])) and _answers(url) else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # ended, or the number is somebody else's by now
+        return False
+    return True
 
 
 def _answers(url: str) -> bool:

@@ -39,9 +39,9 @@ def result_table(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     """One line a model, as text: what the dashboard and the terminal show."""
     return [
         {"model": role}
-        | {f"{name} accuracy": _shown(metrics[role][f"{name}_accuracy"], 100.0, "{:.1f}") for name in SETS}
+        | {f"{name} %": _shown(metrics[role][f"{name}_accuracy"], 100.0, "{:.1f}") for name in SETS}
         | {f"KL {name}": _shown(metrics[role][f"kl_{name}"], 1.0, "{:.4f}") for name in ("forget", "test")}
-        | {"verification error": _shown(metrics[role]["relative_verification_error"], 1.0, "{:.3f}")}
+        | {"rel. error": _shown(metrics[role]["relative_verification_error"], 1.0, "{:.3f}")}
         for role in roles_in(metrics)
     ]
 

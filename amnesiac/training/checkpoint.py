@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from amnesiac.durable import write_json
-from amnesiac.errors import SpecMismatch
+from amnesiac.errors import DamagedStore, SpecMismatch
 from amnesiac.models.files import load_weights, save_weights
 from amnesiac.training.spec import EpochRecord
 
@@ -68,7 +68,11 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
     path = folder / STATE
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        state: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    except ValueError as error:
+        raise DamagedStore(f"{path} can't be read: {error}. Train without --resume") from error
+    return state
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

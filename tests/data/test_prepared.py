@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from amnesiac.data import Samples, open_dataset, prepare_dataset
-from amnesiac.errors import DamagedRow, DamagedStore, DataError, SettingsError, SpecMismatch, UnsealedStore
+from amnesiac.errors import DamagedRow, DamagedStore, DataError, SettingsError, SpecMismatch, StoreError, UnsealedStore
 from amnesiac.rowstore import RowArray, RowReader
 from amnesiac.settings import DataSettings
 
@@ -136,7 +136,7 @@ def test_malformed_samples_leave_nothing(tmp_path: Path, digits: Samples) -> Non
 
 def test_failing_write_leaves_the_old_folder_and_no_partial(folder: Path, digits: Samples, small_files: None) -> None:
     before = contents(folder)
-    with pytest.raises((OSError, ValueError), match="File too large"):
+    with pytest.raises(StoreError, match="can't be written.*File too large.*run the stage again"):
         prepare_dataset(digits, SETTINGS, 4, folder)
     assert contents(folder) == before
     assert list(folder.parent.iterdir()) == [folder]

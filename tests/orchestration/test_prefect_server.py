@@ -41,6 +41,17 @@ def test_a_server_that_answers_is_used_instead_of_a_second_one(api_url: str, mon
     assert running_server() == api_url, "found again by other processes of the project"
 
 
+def test_a_record_that_outlived_its_server_is_not_trusted(
+    api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    (tmp_path / "server.json").write_text(json.dumps({"api_url": api_url, "pid": ended.pid}))
+    assert running_server() is None, "another project's server answers at that port"
+
+
 def test_an_api_that_does_not_answer_is_named(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = f"http://127.0.0.1:{free_port()}/api"
     monkeypatch.setenv("PREFECT_API_URL", silent)
