@@ -51,7 +51,13 @@ def record(
     updates = {spec.name: spec.fraction for spec in specs if spec.per == "step"}
     try:
         recorder = Recorder(
-            model, optimizer, Spool(spool_folder), rank=settings.rank, dtype=settings.dtype, updates=updates
+            model,
+            optimizer,
+            Spool(spool_folder),
+            rank=settings.rank,
+            dtype=settings.dtype,
+            updates=updates,
+            samples=len(sample_ids),
         )
         try:
             yield recorder

@@ -122,7 +122,7 @@ class RepairSettings(Settings):
     """Fine-tuning on retained data after the subtraction, reported beside the result without it."""
 
     epochs: Annotated[float, Field(ge=0.0)] = 0.0
-    lr: Positive | None = Field(None, description="null: the training's last learning rate")
+    lr: Positive | None = Field(None, description="null: the rate at which training's last epoch began")
 
 
 class UnlearningSettings(Settings):

@@ -33,9 +33,9 @@ def main_options() -> None:
 @app.command()
 def prepare(force: Force = False, as_json: Json = False) -> None:
     """Prepare the data set of params.yaml. Example: [bold]amnesiac prepare --json[/]"""
-    from flows.prepare import prepare as flow
-
     with _ready():
+        from flows.prepare import prepare as flow
+
         _tell("prepare", flow(force), as_json)
 
 
@@ -48,18 +48,18 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the model and capture every sample's contribution. Example: [bold]amnesiac train --resume[/]"""
-    from flows.train_and_capture import train_and_capture as flow
-
     with _ready():
+        from flows.train_and_capture import train_and_capture as flow
+
         _tell("train", flow(resume, force), as_json)
 
 
 @app.command()
 def unlearn(force: Force = False, as_json: Json = False) -> None:
     """Unlearn all pending requests in one batch. Example: [bold]amnesiac unlearn[/]"""
-    from flows.unlearn_batch import unlearn_batch as flow
-
     with _ready():
+        from flows.unlearn_batch import unlearn_batch as flow
+
         result = flow(force)
         _tell("unlearn", result if isinstance(result, dict) else None, as_json)
 
@@ -67,10 +67,10 @@ def unlearn(force: Force = False, as_json: Json = False) -> None:
 @app.command()
 def evaluate(force: Force = False, as_json: Json = False) -> None:
     """Compare the unlearned with a retrained model. Example: [bold]amnesiac evaluate --json[/]"""
-    from flows.console import print_comparison
-    from flows.evaluate_unlearning import evaluate_unlearning as flow
-
     with _ready():
+        from flows.console import print_comparison
+        from flows.evaluate_unlearning import evaluate_unlearning as flow
+
         flow(force)
         print_comparison(as_json)
 
@@ -85,19 +85,20 @@ def cycle(
     as_json: Json = False,
 ) -> None:
     """Run the whole pipeline. Example: [bold]amnesiac cycle --random-people 20 --forget-class 3[/]"""
-    from flows.console import print_comparison, print_where_to_look
-    from flows.full_cycle import full_cycle
-    from tasks.deletion import NewRequest
-    from tasks.prefect_server import local_server
+    with _ready(server=False):
+        from flows.console import print_comparison, print_where_to_look
+        from flows.full_cycle import full_cycle
+        from tasks.deletion import NewRequest
+        from tasks.prefect_server import local_server
 
-    drawn = [NewRequest(random_count=random_people, random_seed=seed)] if random_people else []
-    classes = [NewRequest(classes=(name,)) for name in forget_class or []]
-    with _ready(server=False), local_server(port):
-        state = full_cycle(drawn + classes, force, return_state=True)
-        state.result()
-        print_comparison(as_json)
-        if not as_json:
-            print_where_to_look(state.state_details.flow_run_id)
+        drawn = [NewRequest(random_count=random_people, random_seed=seed)] if random_people else []
+        classes = [NewRequest(classes=(name,)) for name in forget_class or []]
+        with local_server(port):
+            state = full_cycle(drawn + classes, force, return_state=True)
+            state.result()
+            print_comparison(as_json)
+            if not as_json:
+                print_where_to_look(state.state_details.flow_run_id)
 
 
 @request.command("add")
@@ -214,6 +215,7 @@ def _tell(stage: str, result: Any, as_json: bool) -> None:
 def main() -> None:
     """The console script."""
     project = Path(os.environ.get("AMNESIAC_PROJECT", ".")).resolve()
-    configure(project)
+    if (project / "params.yaml").exists():  # elsewhere no command runs, and help must leave nothing behind
+        configure(project)
     sys.path.append(str(project))  # a console script doesn't see the user's own models that lie in the project
     app()

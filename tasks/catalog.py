@@ -5,12 +5,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amnesiac.data import PreparedDataset, open_dataset
+from amnesiac.errors import SettingsError, StoreError
 from amnesiac.ledger import SealedLedger, open_ledger
 from amnesiac.requests import Journal
 from amnesiac.settings import Params, load_params
 from amnesiac.training import RunSpec
 
 STAGES = ("prepare", "train", "unlearn", "evaluate")
+WRITES = {
+    "prepare": ("prepared",),
+    "train": ("model", "ledger"),
+    "unlearn": ("unlearned",),
+    "evaluate": ("retrained", "evaluation", "metrics"),
+}
+READS = {
+    "prepare": (),
+    "train": ("prepared",),
+    "unlearn": ("prepared", "model", "ledger", "requests"),
+    "evaluate": ("prepared", "model", "unlearned"),
+}
+# Sections of params.yaml that DVC compares; it refuses to record a stage of which one is missing
+PARAMS = {
+    "prepare": ("seed", "data"),
+    "train": ("seed", "model", "training", "capture"),
+    "unlearn": ("seed", "model", "training", "unlearning"),
+    "evaluate": ("seed", "model", "training"),
+}
 
 
 @dataclass(frozen=True)
@@ -83,8 +103,25 @@ class Catalog:
         return self._data("scratch")
 
     def params(self) -> Params:
-        """The settings; raises SettingsError."""
-        return load_params(self.params_file)
+        """The settings; raises SettingsError, also for a section that DVC compares and that isn't written down."""
+        params = load_params(self.params_file)
+        missing = {name for names in PARAMS.values() for name in names} - params.model_fields_set
+        if missing:
+            raise SettingsError(
+                f"{self.params_file} lacks {', '.join(sorted(missing))}, which dvc.yaml compares: write "
+                f"`{min(missing)}: {'0' if min(missing) == 'seed' else '{}'}` for the defaults"
+            )
+        return params
+
+    def check_inputs(self, stage: str) -> None:
+        """Raise StoreError naming the stage that has to run before this one."""
+        for producer, names in WRITES.items():
+            for path in (getattr(self, name) for name in names if name in READS[stage]):
+                if not path.exists():
+                    raise StoreError(
+                        f"{path} doesn't exist: run `amnesiac {producer}` before `amnesiac {stage}`, or all of it by "
+                        "`amnesiac cycle`"
+                    )
 
     def dataset(self) -> PreparedDataset:
         """The prepared data; raises StoreError."""

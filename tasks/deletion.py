@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,12 +11,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from amnesiac.durable import whole_folder, write_json
+from amnesiac.errors import SpecMismatch
 from amnesiac.hashing import hash_tensors
 from amnesiac.models import load_weights, save_weights
 from amnesiac.requests import (
     DeletionRequest,
     FilingResult,
     ForgetSet,
+    Journal,
     Pointer,
     RequestDraft,
     draw_random,
@@ -90,10 +93,23 @@ def draft(request: NewRequest) -> RequestDraft:
 def plan_requests() -> None:
     """Let the next version cover everything journalled so far: move the pointer that DVC sees. Under the writer
     lock.
+
+    Raises SpecMismatch when the journal no longer holds what the pointer names: a journal that was lost must not take
+    deletions back.
     """
-    pointer = catalog().open_journal().pointer()
-    if not catalog().requests.exists() or read_pointer(catalog().requests) != pointer:
-        write_pointer(catalog().requests, pointer)
+    journal, path = catalog().open_journal(), catalog().requests
+    if path.exists():
+        _check_held(journal, path)
+    pointer = journal.pointer()
+    if not path.exists() or read_pointer(path) != pointer:
+        write_pointer(path, pointer)
+
+
+def _check_held(journal: Journal, path: Path) -> None:
+    try:
+        journal.read_prefix(read_pointer(path))
+    except SpecMismatch as error:
+        raise SpecMismatch(f"{error}. To begin anew with the journal as it is, remove {path}") from error
 
 
 def applied_requests() -> frozenset[str]:

@@ -29,14 +29,20 @@ def writing(what: str) -> Iterator[None]:
 def stage(name: str, force: bool = False, before: Callable[[], object] = lambda: None) -> Iterator[bool]:
     """Yield whether the stage has to run; what it then wrote is recorded in dvc.lock unless it raised.
 
-    `before` runs under the lock, before DVC is asked. Run by DVC itself, a stage always has to run, and DVC records it.
+    `before` runs under the lock, before DVC is asked. Run by DVC itself, a stage always has to run, DVC records it, and
+    `before` doesn't run: what DVC has compared must not change, or an old commit couldn't be reproduced.
+    Raises SettingsError, and StoreError naming the stage that has to run first.
     """
+    catalog().params()
     with writing(name):
-        before()
         if under_dvc():
+            catalog().check_inputs(name)
             yield True
             return
+        before()
         due = force or name in stale_stages(catalog().root)
+        if due:
+            catalog().check_inputs(name)
         yield due
         if due:
             record_stages(catalog().root, [name])

@@ -92,9 +92,9 @@ def pack(block: Block, gradient: LayerGradient) -> Tensor:
 def unpack_factors(block: Block, rows: Tensor) -> Factors:
     """The factors of a `factors` block from rows `[n, block.size]`."""
     assert block.matrix is not None and block.rank is not None
-    cut = block.rank * block.matrix[0]
-    shape = (len(rows), block.rank, -1)
-    return Factors(rows[:, :cut].reshape(shape), rows[:, cut:].reshape(shape))
+    n, (d_out, d_in) = len(rows), block.matrix
+    cut = block.rank * d_out
+    return Factors(rows[:, :cut].reshape(n, block.rank, d_out), rows[:, cut:].reshape(n, block.rank, d_in))
 
 
 def matrix_to_parameters(block: Block, matrix: Tensor) -> Tensor:

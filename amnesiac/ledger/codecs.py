@@ -1,11 +1,11 @@
 """Row codecs: how one row of a ledger becomes bytes, and how the sum over many rows is taken exactly.
 
 Float sums depend on their order; sums of multiples of a common power of two, small enough, don't (method.md §8.3).
-Dense numbers
-are rounded to multiples of 2^-40; the factors of outer products to 22 and 18 bits below their block's largest value,
-so that products have 40 bits and a float64 matrix product over 8,192 of them is exact in any order. Hence deleting
-A, then B equals
-deleting both at once, bit for bit.
+Dense
+numbers are rounded to multiples of 2^-40. The factors of outer products are rounded to a grid of their block that is
+as fine as
+53 bits allow for the sum over *all* rows of the ledger: a float64 matrix product over any of them is exact in any
+order. Hence deleting A, then B equals deleting both at once, bit for bit.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from amnesiac.errors import StoreError
 Bytes2D = npt.NDArray[np.uint8]
 Vector = npt.NDArray[np.float64]
 GRID_BITS = 40
-LEFT_BITS, RIGHT_BITS = 22, 18
-EXACT_TERMS = 1 << (53 - LEFT_BITS - RIGHT_BITS)
+FLOAT64_BITS = 53
+FACTOR_BITS = 24
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,18 @@ def plan_sample_rows(blocks: Sequence[Block], visits: int, scalar_weights: bool)
     return tuple(plan(block) for block in blocks)
 
 
-def grid_exponents(block: Block, left_bound: float, right_bound: float) -> RowBlock:
-    """The grid of a factor block whose entries are bounded so."""
+def grid_exponents(block: Block, left_bound: float, right_bound: float, rows: int) -> RowBlock:
+    """The finest grid on which the sum over all rows is exact, for factors that are bounded so.
+
+    53 bits hold the sum of rows x rank products: what is left of them is shared between the factors (4 more for the
+    left one, whose values span more), at most 24 each, which float32 holds. 4,000 samples of 10 visits: 20 and 17 bits.
+    """
     if block.rank is None:
         return RowBlock(block)
-    return RowBlock(block, _exponent(left_bound) - LEFT_BITS, _exponent(right_bound) - RIGHT_BITS)
+    bits = FLOAT64_BITS - (rows * block.rank - 1).bit_length()
+    left = min((bits + 4) // 2, FACTOR_BITS)
+    right = min(bits - left, FACTOR_BITS)
+    return RowBlock(block, _exponent(left_bound) - left, _exponent(right_bound) - right)
 
 
 def on_grid(values: npt.NDArray[Any]) -> Vector:
@@ -175,8 +182,5 @@ def _exact_sum(row_block: RowBlock, values: Tensor) -> Tensor:
     if block.rank is None:
         return torch.from_numpy(on_grid(values.numpy()).sum(0))
     factors = unpack_factors(block, values.double())
-    left, right = factors.left.flatten(0, 1), factors.right.flatten(0, 1)
-    matrix = left.new_zeros(left.shape[1], right.shape[1])
-    for start in range(0, len(left), EXACT_TERMS):
-        matrix += left[start : start + EXACT_TERMS].T @ right[start : start + EXACT_TERMS]
+    matrix = factors.left.flatten(0, 1).T @ factors.right.flatten(0, 1)
     return matrix_to_parameters(block, matrix.unsqueeze(0)).squeeze(0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from amnesiac.capture.spool import SpoolReader, read_spool
 from amnesiac.durable import whole_folder
-from amnesiac.errors import IncompleteStore
+from amnesiac.errors import IncompleteStore, SettingsError
 from amnesiac.hashing import hash_file, hash_tensors
 from amnesiac.ledger.codecs import Codec, SampleRows, SubsetRows, grid_exponents, plan_sample_rows
 from amnesiac.ledger.manifest import LedgerEntry, Manifest
@@ -69,7 +69,7 @@ def seal(
         counts = _check_complete(spool.index, table, run)
         _write_samples(folder, run, counts, table)
         optimizer = optimizer_weights(spool)
-        written = [_write(folder, run.run_id, spec, spool, table, optimizer, progress) for spec in ledgers]
+        written = [_write(folder, run, spec, spool, table, optimizer, progress) for spec in ledgers]
         manifest = _manifest(folder, run, spool, counts, dict(zip([s.name for s in ledgers], written, strict=True)))
         manifest.write(folder)
     return manifest
@@ -77,42 +77,47 @@ def seal(
 
 def _write(
     folder: Path,
-    owner: str,
+    run: Run,
     spec: LedgerSpec,
     spool: SpoolReader,
     table: VisitTable,
     optimizer: StepWeights,
     progress: Progress,
 ) -> tuple[LedgerEntry, Vector | None]:
-    """Write one row array; its manifest entry, and the sum of its rows where it covers all parameters."""
-    array = RowArray(folder / ROWS, spec.name, owner)
+    """Write one row array; its manifest entry, and the sum of its rows where they cover all samples and parameters."""
+    array = RowArray(folder / ROWS, spec.name, run.run_id)
     if spec.per == "step":
         return _write_updates(array, spec, spool), None
     weights = step_weights(spec, spool, optimizer)
     if spec.fraction < 1.0:
         return _write_subsets(array, spec, spool, table, weights, progress), None
-    return _write_samples_rows(array, spool, table, weights, progress)
+    return _write_samples_rows(array, spool, table, weights, run.captured is None, progress)
 
 
 def _write_samples_rows(
-    array: RowArray, spool: SpoolReader, table: VisitTable, weights: StepWeights, progress: Progress
-) -> tuple[LedgerEntry, Vector]:
+    array: RowArray, spool: SpoolReader, table: VisitTable, weights: StepWeights, summed: bool, progress: Progress
+) -> tuple[LedgerEntry, Vector | None]:
     plan = plan_sample_rows(spool.layout.blocks, table.visits, weights.scalar is not None)
     limits = bounds(spool, table, weights, plan) if any(b.rank for b in plan) else [(0.0, 0.0)] * len(plan)
-    codec = SampleRows(tuple(grid_exponents(b, *limit) for b, limit in zip(plan, limits, strict=True)))
+    codec = SampleRows(
+        tuple(grid_exponents(b, *limit, len(table.samples)) for b, limit in zip(plan, limits, strict=True))
+    )
     writer, total = RowWriter(array, len(table.samples), codec.row_bytes), np.zeros(spool.layout.numel)
     for part in chunks(table, spool.layout.numel):
         rows = codec.encode(joined_rows(spool, table, weights, plan, part))
-        total += codec.total(rows, table.samples[part])
+        if summed:  # the residual's; as slow as encoding, and no use where only some samples have rows
+            total += codec.total(rows, table.samples[part])
         writer.append(rows)
         progress(f"seal {array.name}", min(part.stop, len(table.samples)), len(table.samples))
-    return _entry(writer, codec), total
+    return _entry(writer, codec), total if summed else None
 
 
 def _write_subsets(
     array: RowArray, spec: LedgerSpec, spool: SpoolReader, table: VisitTable, weights: StepWeights, progress: Progress
 ) -> LedgerEntry:
     codec = SubsetRows(tuple(shape for _, shape in spool.layout.parameters), spec.fraction, shared=False)
+    if codec.row_bytes == 0:
+        raise SettingsError(f"capture.subset_fraction {spec.fraction} keeps no coordinate of any parameter: raise it")
     writer = RowWriter(array, len(table.samples), codec.row_bytes)
     for part in chunks(table, spool.layout.numel):
         dense = torch.cat(dense_rows(spool, table, weights, part), 1).float().numpy()
@@ -189,14 +194,12 @@ def _manifest(
         visits={
             "samples": len(counts),
             "expected": -1 if run.expected_visits is None else run.expected_visits,
-            "smallest": int(counts.min(initial=0)),
+            "smallest": int(counts.min()) if len(counts) else 0,
             "largest": int(counts.max(initial=0)),
             "steps": len(spool.steps),
         },
         entries={name: entry for name, (entry, _) in written.items()},
-        residual={name: _relative(path + total, path) for name, total in totals.items()}
-        if run.captured is None
-        else {},
+        residual={name: _relative(path + total, path) for name, total in totals.items()},
     )
 
 

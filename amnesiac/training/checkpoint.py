@@ -62,8 +62,8 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     for name, parameter in model.named_parameters():
         own = {k.rpartition("/")[2]: v for k, v in tensors.items() if k.rpartition("/")[0] == f"optimizer.{name}"}
-        if own:
-            optimizer.state[parameter] = own
+        if own:  # torch keeps the step count on the CPU
+            optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in own.items()}
 
 
 def _read_state(folder: Path) -> dict[str, Any] | None:

@@ -59,19 +59,19 @@ def train_with_capture(
     """Train and seal the ledger.
 
     With `resume`, goes on from the last completed segment in `plan.scratch` and ends bit-identical to an
-    uninterrupted run. Raises UnsupportedModel or UnsupportedOptimizer before any weight has changed.
+    uninterrupted run. Raises SettingsError, UnsupportedModel or UnsupportedOptimizer before any weight has changed.
     """
-    run_id = spec.run_id(plan.settings)
+    run_id, captured = spec.run_id(plan.settings), _captured(plan.settings, data)
     checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
     if checkpoint is None:
         shutil.rmtree(plan.scratch, ignore_errors=True)
     model = factory()
     initial = weights_of(model)
-    result = _record(spec, model, initial, data, plan, checkpoint, progress)
+    result = _record(spec, model, initial, data, plan, captured, checkpoint, progress)
     facts = spec.facts() | {"capture": plan.settings.model_dump(mode="json")}
     run = Run(
         run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights,
-        expected_visits=spec.training.epochs, captured=_captured(plan.settings, data),
+        expected_visits=spec.training.epochs, captured=captured,
     )  # fmt: skip
     manifest = seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
     return result, manifest
@@ -132,6 +132,7 @@ def _record(
     initial: StateDict,
     data: TrainingData,
     plan: CapturePlan,
+    captured: npt.NDArray[np.bool_] | None,
     checkpoint: Checkpoint | None,
     progress: Progress,
 ) -> TrainingResult:
@@ -143,10 +144,11 @@ def _record(
         restore(plan.scratch, model, optimizer)
     spool = Spool(plan.scratch / "spool", checkpoint.spool if checkpoint else None)
     recorder = Recorder(
-        model, optimizer, spool, captured=_captured(plan.settings, data), rank=plan.settings.rank,
+        model, optimizer, spool, captured=captured, rank=plan.settings.rank,
         dtype=plan.settings.dtype, updates={s.name: s.fraction for s in plan.ledgers if s.per == "step"},
     )  # fmt: skip
     history = list(checkpoint.history) if checkpoint else []
+    earlier = sum(record.seconds for record in history)
 
     def after_epoch(record: EpochRecord) -> None:
         history.append(record)
@@ -158,11 +160,11 @@ def _record(
         run_epochs(loop, model, optimizer, range(len(history), spec.training.epochs), recorder, after_epoch)
     finally:
         recorder.close()
-    return TrainingResult(weights_of(model), initial, tuple(history), time.perf_counter() - started)
+    return TrainingResult(weights_of(model), initial, tuple(history), earlier + time.perf_counter() - started)
 
 
 def _repair_training(spec: RunSpec, settings: RepairSettings) -> TrainingSettings:
-    """The training settings with a constant rate: `settings.lr`, else the rate that training ended with."""
+    """The training settings with a constant rate: `settings.lr`, else the rate at which training's last epoch began."""
     last = learning_rate(
         spec.training.optimizer.lr, spec.training.schedule, spec.training.epochs - 1, spec.training.epochs
     )

@@ -115,3 +115,25 @@ def test_after_closing_the_model_is_as_it_was(tmp_path):
     model = nn.Linear(4, 2)
     one_step(model, tmp_path, torch.randn(3, 4))
     assert not model._forward_hooks
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("norm", [lambda: nn.BatchNorm2d(8), lambda: nn.InstanceNorm2d(8), lambda: nn.GroupNorm(8, 8)])
+def test_a_bias_before_a_normalisation_is_not_refused(norm, seed, tmp_path):
+    """Its gradient is zero up to rounding, so no relative tolerance of its own can hold."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), norm(), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3))
+    recorder = Recorder(model, torch.optim.SGD(model.parameters(), lr=0.1), Spool(tmp_path / "spool"))
+    try:
+        with recorder.batch(range(16)):
+            nn.functional.cross_entropy(model(torch.randn(16, 1, 6, 6)), torch.arange(16) % 3).backward()
+    finally:
+        recorder.close()
+
+
+def test_positions_outside_the_data_are_refused_at_once(tmp_path):
+    model = nn.Linear(2, 2)
+    recorder = Recorder(model, torch.optim.SGD(model.parameters(), lr=0.1), Spool(tmp_path / "spool"), samples=3)
+    with pytest.raises(InputError, match="rows reach from 0 to 3, and there are 3 samples"), recorder.batch([0, 3]):
+        pass
+    recorder.close()

@@ -1,0 +1,86 @@
+"""params.yaml: every mistake is one line that names file and field, and says what to do."""
+
+import pytest
+from pydantic import ValidationError
+
+from amnesiac.errors import SettingsError
+from amnesiac.settings import Params, load_params
+
+
+@pytest.fixture
+def params(tmp_path):
+    def write(text):
+        (tmp_path / "params.yaml").write_text(text)
+        return load_params(tmp_path / "params.yaml")
+
+    return write
+
+
+def test_an_empty_file_means_the_defaults(params):
+    assert params("") == params("# nothing\n") == Params()
+
+
+def test_values_are_typed(params):
+    read = params("seed: 3\ntraining: {optimizer: {name: adam, betas: [0.8, 0.9]}}\ncapture: {classes: [3]}\n")
+    assert read.seed == 3
+    assert read.training.optimizer.betas == (0.8, 0.9)
+    assert read.capture.classes == (3,)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Params().seed = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("training: {epoch: 3}", r"training\.epoch: isn't a setting: mend the spelling, or remove it"),
+        ("sead: 3", r"params\.yaml: sead: isn't a setting"),
+        ("training: {epochs: 0}", r"training\.epochs: Input should be greater than 0"),
+        ("training: {epochs: many}", r"training\.epochs: Input should be a valid integer"),
+        ("seed: -1", r"seed: Input should be greater than or equal to 0"),
+        ("training: {optimizer: {name: lion}}", r"training\.optimizer\.name: Input should be 'sgd', 'adam' or 'adamw'"),
+        ("training: {optimizer: {betas: [1.0, 0.9]}}", r"optimizer\.betas\.0: Input should be less than 1"),
+        ("training: {optimizer: {nesterov: true}}", r"training\.optimizer: .*set momentum, or nesterov to false"),
+        ("training: 3", r"training: Input should be a valid dictionary"),
+        ("- a\n- b", r"params: Input should be a valid dictionary"),
+        ("data: {source: npz}", r"data: .*needs data\.path"),
+        (
+            "unlearning: {method: sisa}",
+            r"unlearning\.method: Input should be 'per-sample-delta', .* 'layerwise-partial'",
+        ),
+        ("capture: {methods: [sisa]}", r"capture\.methods\.0: Input should be 'per-sample-delta'"),
+        ("capture: {methods: []}", r"capture\.methods: .*at least 1 item"),
+        (
+            "capture: {methods: [amnesiac-batch, amnesiac-batch]}\nunlearning: {method: amnesiac-batch}",
+            r"capture: .*names a method twice: name each once",
+        ),
+        (
+            "unlearning: {method: amnesiac-batch}",
+            r"unlearning\.method 'amnesiac-batch' isn't among capture\.methods .*add it there and train again, or",
+        ),
+        ("capture: {subset_fraction: 0}", r"capture\.subset_fraction: Input should be greater than 0"),
+        ("unlearning: {repair: {epochs: -0.5}}", r"unlearning\.repair\.epochs: .*greater than or equal to 0"),
+        ("seed: [", r"isn't valid YAML: .*line 1"),
+        ("seed: x\ntraining: {epochs: 0}", r"seed: .*; training\.epochs: "),
+    ],
+)
+def test_mistakes_name_file_field_and_remedy(text, named, params):
+    with pytest.raises(SettingsError, match=r"(?s)params\.yaml.*" + named.removeprefix(r"params\.yaml: ")):
+        params(text)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(
+        SettingsError, match=r"params\.yaml doesn't exist: run in the project's folder, or name the file"
+    ):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_folder_or_a_binary_file(tmp_path):
+    with pytest.raises(SettingsError, match="can't be read: .*text file in YAML"):
+        load_params(tmp_path)
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match=r"params\.yaml can't be read"):
+        load_params(tmp_path / "params.yaml")

@@ -1,0 +1,48 @@
+"""One small project that has run the whole pipeline once, against one real Prefect server, for all tests here."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.prefect_server import free_port
+from tests.pipeline.project import Done, Project, create, finish
+
+
+@dataclass(frozen=True)
+class Cycled:
+    """The project after `amnesiac cycle`, what that printed, and the commit that holds its state."""
+
+    project: Project
+    printed: Done
+    commit: str
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A new project and its Prefect server, run by `amnesiac dashboard`."""
+    project = create(tmp_path_factory.mktemp("pipeline") / "project")
+    port = free_port()
+    dashboard = project.amnesiac("dashboard", "--port", str(port)).start()
+    try:
+        assert dashboard.stdout is not None
+        line = dashboard.stdout.readline()
+        assert line.startswith(f"dashboard: http://127.0.0.1:{port}"), line or dashboard.communicate()
+        yield Project(project.root, f"http://127.0.0.1:{port}/api")
+    finally:
+        dashboard.terminate()
+        dashboard.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def cycled(started: Project) -> Cycled:
+    """The whole pipeline, once: five random people and a class are forgotten."""
+    [printed] = finish(started.amnesiac("cycle", "--random-people", "5", "--forget-class", "3"))
+    return Cycled(started, printed, started.commit("first batch"))
+
+
+@pytest.fixture
+def copied(cycled: Cycled, tmp_path: Path) -> Callable[[str], Project]:
+    """Copies of the finished project, to change at will; they share its server."""
+    return lambda name: cycled.project.copy(tmp_path / name, cycled.project.server)

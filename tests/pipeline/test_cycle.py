@@ -1,0 +1,106 @@
+"""`amnesiac cycle` from nothing: files, dashboard, versions and what is kept from view."""
+
+import json
+import re
+from typing import Any
+
+import pandas as pd
+
+from tests.pipeline.conftest import Cycled
+from tests.pipeline.project import ask, finish, flow_runs
+
+SAMPLE_ID = rb"mnist-5k-\d{5}"
+SUBFLOWS = ["prepare data", "train and capture", "unlearn batch", "evaluate unlearning"]
+FLOWS = ["prepare", "train_and_capture", "unlearn_batch", "evaluate_unlearning"]
+ACCURACIES = {"forget_accuracy", "retain_accuracy", "test_accuracy"}
+
+
+def artifacts(server: str) -> dict[str, dict[str, Any]]:
+    """The newest artifact of each key."""
+    found = ask(server, "artifacts/latest/filter")
+    return {artifact["key"]: artifact for artifact in found}
+
+
+def test_a_table_is_printed_and_the_run_can_be_opened(cycled: Cycled) -> None:
+    assert all(role in cycled.printed.out for role in ("original", "unlearned", "repaired", "retrained"))
+    [number] = re.findall(r"/runs/flow-run/([0-9a-f-]{36})", cycled.printed.out)
+    assert cycled.project.server is not None
+    [run] = [run for run in flow_runs(cycled.project.server) if run["id"] == number]
+    assert (run["name"], run["state"]["name"]) == ("full cycle", "Completed")
+    assert run["parameters"]["requests"][0]["random_count"] == 5
+
+
+def test_the_flow_and_its_four_subflows_are_completed_and_show_what_they_made(cycled: Cycled) -> None:
+    server = cycled.project.server
+    assert server is not None
+    runs = flow_runs(server)[:5]
+    assert [(run["name"], run["state"]["type"]) for run in runs] == [
+        (name, "COMPLETED") for name in ["full cycle", *SUBFLOWS]
+    ]
+    assert all(run["parent_task_run_id"] for run in runs[1:]), "nested in the full cycle"
+    shown = artifacts(server)
+    assert [row["model"] for row in json.loads(shown["result"]["data"])] == [
+        "original", "unlearned", "repaired", "retrained",
+    ]  # fmt: skip
+    assert "model" in shown["verdict"]["data"]
+    assert (cycled.project.data / "evaluation/report.html").as_uri() in shown["report"]["data"]
+    figures = {png.stem.replace("_", "-") for png in (cycled.project.data / "evaluation").glob("*.png")}
+    assert figures
+    assert all(shown[name]["data"].startswith("data:image/png;base64,") for name in figures)
+    progress = {key: artifact["data"] for key, artifact in shown.items() if artifact["type"] == "progress"}
+    assert progress == dict.fromkeys(["prepare-data", "train-and-capture", "repair", "retrain"], 100.0)
+
+
+def test_dvc_calls_it_clean_and_shows_metrics_and_plots(cycled: Cycled) -> None:
+    project = cycled.project
+    status, metrics = finish(project.dvc("status"), project.dvc("metrics", "show", "--json"))
+    assert "up to date" in status.out
+    [shown] = [file["data"] for file in metrics.json()[""]["data"].values()]
+    assert shown == json.loads((project.data / "metrics.json").read_text())
+    plotted = pd.read_csv(project.data / "evaluation/accuracy.csv"), pd.read_csv(project.data / "model/history.csv")
+    assert {"accuracy", "model"} <= set(plotted[0].columns)
+    assert list(plotted[1]["epoch"]) == [1, 2]
+
+
+def test_nothing_is_done_twice_and_the_numbers_can_be_read_by_programs(cycled: Cycled) -> None:
+    project, server = cycled.project, cycled.project.server
+    assert server is not None
+    before, known = project.weights(), {task["id"] for task in ask(server, "task_runs/filter")}
+    again, evaluated, listed = finish(
+        # without PREFECT_API_URL: the project's running server is found
+        project.without_server().amnesiac("cycle", "--random-people", "5", "--forget-class", "3", "--json"),
+        project.amnesiac("evaluate", "--json"),
+        project.amnesiac("request", "list", "--json"),
+    )
+    assert again.json() == evaluated.json()
+    metrics = evaluated.json()
+    for role in ("original", "unlearned", "retrained"):
+        assert all(0.0 <= metrics[role][name] <= 1.0 for name in ACCURACIES)
+    assert all(metrics[name] >= 0.0 for name in ("kl_forget", "kl_test", "relative_verification_error"))
+    assert metrics["seconds"].keys() == {"train", "unlearn", "repair", "retrain", "evaluate"}
+    assert project.weights() == before
+    new = [task["name"] for task in ask(server, "task_runs/filter") if task["id"] not in known]
+    assert {name.rpartition("-")[0] for name in new} == {"file requests", *FLOWS}, "nothing was trained or subtracted"
+    states = [(run["name"], run["state"]["name"]) for run in flow_runs(server)]
+    assert states.count(("unlearn batch", "Nothing to do")) == 1
+    assert states.count(("full cycle", "Completed")) == 2, "the second one found the server by itself"
+    assert [(r["kind"], r["values"], r["state"]) for r in listed.json()["requests"]] == [
+        ("random", 5, "applied"),
+        ("class", 1, "applied"),
+    ]
+    assert listed.json()["counts"] == {"applied": 2}, "a request filed twice is one request"
+
+
+def test_no_sample_id_leaves_the_journal(cycled: Cycled) -> None:
+    project = cycled.project
+    assert re.search(SAMPLE_ID, (project.data / "journal/requests.jsonl").read_bytes()), "or nothing could be found"
+    for path in [*(project.root / ".prefect").glob("prefect.db*"), *(project.root / ".prefect").glob("*.log")]:
+        assert not re.findall(SAMPLE_ID, path.read_bytes()), path
+    for name in ("params.yaml", "dvc.lock", "pipeline_data/requests.json", "pipeline_data/unlearned/version.json"):
+        assert not re.findall(SAMPLE_ID, (project.root / name).read_bytes()), name
+    assert not re.findall(SAMPLE_ID, project.git("log", "--all", "--patch").encode())
+    assert set(project.git("ls-files").split()) == {
+        ".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml",
+        "pipeline_data/requests.json",
+    }  # fmt: skip
+    assert project.git("status", "--short") == "", "all else is ignored"

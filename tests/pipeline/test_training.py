@@ -1,0 +1,60 @@
+"""`amnesiac train`: killed and resumed, and with a model of the user's own."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pandas as pd
+
+from tests.pipeline.project import Project, finish
+
+MARK = 0.123456
+MY_MODEL = """
+import math
+from torch import nn
+
+def build(input_shape, num_classes, width=4):
+    inputs = math.prod(input_shape)
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, num_classes))
+"""
+
+
+def kill_after_an_epoch(project: Project) -> None:
+    """Start a training run and kill it, without a word, once its first checkpoint stands."""
+    checkpoint = project.data / "scratch/checkpoint.json"
+    training = project.amnesiac("train").start()
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert training.poll() is None and time.monotonic() < deadline, training.communicate()
+        time.sleep(0.005)
+    training.kill()
+    training.communicate()
+
+
+def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bits(copied: Callable[[str], Project]) -> None:
+    killed, whole, own = copied("killed"), copied("whole"), copied("own")
+    for project in (killed, whole):
+        project.edit("epochs: 2,", "epochs: 25,")
+    old = killed.weights()
+    kill_after_an_epoch(killed)
+    assert killed.weights() == old, "a run that isn't over replaces nothing"
+    checkpoint = killed.data / "scratch/checkpoint.json"
+    state = json.loads(checkpoint.read_text())
+    assert 1 <= state["epochs"] < 25
+    state["history"][0]["accuracy"] = MARK  # decides nothing; shows that the first epoch wasn't trained again
+    checkpoint.write_text(json.dumps(state))
+
+    (own.root / "my_model.py").write_text(MY_MODEL)
+    own.edit("{factory: mlp, options: {hidden: [16]}}", "{factory: my_model:build, options: {width: 5}}")
+    resumed, uninterrupted, mine = finish(
+        killed.amnesiac("train", "--resume", "--json"),
+        whole.amnesiac("train", "--json"),
+        own.amnesiac("train", "--json"),
+    )
+    assert resumed.json() == uninterrupted.json()
+    assert resumed.json()["summary"]["epochs"] == 25
+    assert killed.weights()["model/model.safetensors"] == whole.weights()["model/model.safetensors"]
+    assert killed.weights()["model/model.safetensors"] != old["model/model.safetensors"]
+    assert pd.read_csv(killed.data / "model/history.csv")["accuracy"][0] == MARK
+    assert not (killed.data / "scratch").exists()
+    assert mine.json()["summary"]["parameters"] == 28 * 28 * 5 + 5 + 5 * 10 + 10
