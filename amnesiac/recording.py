@@ -38,13 +38,15 @@ def record(
 
     The loss is a sum over samples divided by the scheduled mini-batch size (a mean, where all mini-batches are full).
     `expected_visits` makes sealing fail unless every sample was seen so often. An error inside the block leaves no
-    ledger, and an
-    existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step, SettingsError when
-    `capture.classes` is given (labels aren't known here).
+    ledger, and an existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step,
+    SettingsError when
+    `capture.classes` or the method "settled" is asked for (labels and curvature aren't known here).
     """
     settings, destination = capture or CaptureSettings(), Path(ledger)
     if settings.classes is not None:
         raise SettingsError("capture.classes needs labels, which a loop of your own doesn't pass on: set it to None")
+    if "settled" in settings.methods:
+        raise SettingsError("'settled' needs the run's curvature, which only `amnesiac train` measures: take it out")
     specs = ledgers_for(settings)
     spool_folder = destination.with_name(f".{destination.name}.spool")
     initial = {name: value.detach().clone() for name, value in model.state_dict().items()}

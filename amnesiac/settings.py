@@ -14,7 +14,7 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 SourceName = Literal[
     "mnist-5k", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-parquet", "image-folder", "npz"
 ]
-MethodName = Literal["per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
+MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
 
 
 class Settings(BaseModel):
@@ -100,6 +100,15 @@ class TrainingSettings(Settings):
     device: str = "cpu"
 
 
+class CurvatureSettings(Settings):
+    """How curvature is measured for settled deltas."""
+
+    samples: Annotated[int, Field(gt=0)] = Field(1000, description="training samples a segment")
+    clip_quantile: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.5, description="Adam's preconditioner is clipped at this quantile of each layer"
+    )
+
+
 class CaptureSettings(Settings):
     """What the ledger keeps. Every list entry of `ledgers` costs disk space: see docs/methods.md."""
 
@@ -109,6 +118,7 @@ class CaptureSettings(Settings):
         None, description="low rank for convolutions; null keeps them exact"
     )
     dtype: Literal["float32", "float16"] = "float32"
+    curvature: CurvatureSettings = CurvatureSettings()
     classes: tuple[int, ...] | None = Field(None, description="capture only these classes (as the 2024 paper does)")
 
     @model_validator(mode="after")
@@ -132,6 +142,7 @@ class UnlearningSettings(Settings):
     scale: Literal["lr", "one"] = Field(
         "lr", description="per-sample-subset: scaled by the learning rate, or as described"
     )
+    kappa: Positive = Field(1.0, description="settled: factor on the curvature; 1 is what theory says")
     repair: RepairSettings = RepairSettings()
 
 

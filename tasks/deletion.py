@@ -146,7 +146,6 @@ def subtract(batch: Batch) -> dict[str, Any]:
     version = _version(batch, requests, forget) | {
         "weights_sha256": hash_tensors(result.weights),
         "repaired_sha256": hash_tensors(repaired) if repaired else None,
-        "ledger": result.ledger,
         "rows": result.rows,
         "bytes_per_row": result.row_bytes,
     }

@@ -97,6 +97,17 @@ def scalar_weights(rule: Rule, steps: Sequence[Step]) -> Vector:
     return weights
 
 
+def rate_weights(rule: Rule, steps: Sequence[Step]) -> Vector:
+    """R_t without Adam's preconditioner, `[T]`: what is left where P is taken as the mean of its segment."""
+    if not rule.preconditioned:
+        return scalar_weights(rule, steps)
+    weights, carry = np.zeros(len(steps)), 0.0
+    for t in range(len(steps) - 1, -1, -1):
+        carry = rule.beta1 * carry + steps[t].lr / (1.0 - rule.beta1 ** steps[t].count)
+        weights[t] = steps[t].clip * (1.0 - rule.beta1) * carry
+    return weights
+
+
 def vector_weights(
     rule: Rule, steps: Sequence[Step], preconditioners: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
 ) -> None:

@@ -47,7 +47,8 @@ def _advance(
     curvature: LayerCurvature, segment: int, before: Tensor, own: Tensor, retained: Tensor, rate: float
 ) -> Tensor:
     """One segment of (2) in the eigenbasis."""
-    z = (rate * torch.tensordot(retained, curvature.eigenvalues[segment].to(own.dtype), 1)).clamp_min(1e-12)
+    eigenvalues = torch.tensordot(retained.to(own.dtype), curvature.eigenvalues[segment].to(own.dtype), 1)
+    z = (rate * eigenvalues).clamp_min(1e-12)
     advanced: Tensor = torch.exp(-z) * before - torch.expm1(-z) / z * own
     return advanced
 

@@ -30,9 +30,16 @@ class Whitening:
     right: Tensor | None
 
 
-def whiten(block: Block, preconditioner: Tensor, clip_quantile: float) -> Whitening:
-    """From a layer's mean preconditioner, its parameters flattened `[numel]`."""
-    limit = preconditioner.kthvalue(max(1, round(clip_quantile * len(preconditioner)))).values
+def whiten(block: Block, preconditioner: Tensor, clip_quantile: float, eps: float) -> Whitening:
+    """From a layer's mean preconditioner, its parameters flattened `[numel]`.
+
+    The quantile is taken over coordinates that see gradients at all: where there is none (dark pixels, dead units),
+    P is
+    1 / eps, and a layer can have more of those than others.
+    """
+    alive = preconditioner[preconditioner < 0.5 / eps]
+    among = alive if len(alive) else preconditioner
+    limit = among.kthvalue(max(1, round(clip_quantile * len(among)))).values
     root = to_matrix(block, preconditioner.clamp_max(limit).sqrt())
     if block.matrix is None:
         return Whitening(root, None, None)

@@ -116,13 +116,39 @@ class SubsetRows:
         }
 
 
-Codec = SampleRows | SubsetRows
+@dataclass(frozen=True)
+class SegmentRows:
+    """Rows with a part for each segment: `segments` rows of `part` side by side."""
+
+    part: SampleRows
+    segments: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.part.row_bytes * self.segments
+
+    def total(self, stored: Bytes2D, rows: npt.NDArray[np.int64]) -> Vector:
+        """The exact sums of each segment's parts, float64 `[segments * P]`."""
+        parts = np.split(stored, self.segments, axis=1)
+        return np.concatenate([self.part.total(part, rows) for part in parts])
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"codec": "segments", "segments": self.segments, "part": self.part.to_json()}
+
+
+Codec = SampleRows | SegmentRows | SubsetRows
 
 
 def codec_from_json(value: dict[str, Any]) -> Codec:
     """The codec that a manifest describes; raises StoreError for one that this version doesn't know."""
     if value["codec"] == "subset":
         return SubsetRows(tuple(tuple(s) for s in value["shapes"]), value["fraction"], value["shared"])
+    if value["codec"] == "segments":
+        part = codec_from_json(value["part"])
+        assert isinstance(part, SampleRows)
+        return SegmentRows(part, value["segments"])
     if value["codec"] == "factors":
         return SampleRows(tuple(RowBlock(Block.from_json(b), *b["grid"]) for b in value["blocks"]))
     raise StoreError(f"unknown row codec {value['codec']!r}: the store was written by another version of amnesiac")

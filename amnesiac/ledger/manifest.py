@@ -32,6 +32,7 @@ class Manifest:
 
     run:          what the caller says about the run (specification, hashes of model and data)
     visits:       expected visits a sample, samples, smallest and largest number of visits recorded
+    attachments:  further files and their SHA-256
     residual:     ||theta_T - theta_0 + sum of rows|| / ||theta_T - theta_0||, for ledgers that cover all samples and
     parameters
     """
@@ -46,6 +47,7 @@ class Manifest:
     visits: dict[str, int]
     entries: dict[str, LedgerEntry]
     residual: dict[str, float]
+    attachments: dict[str, str]
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=lambda: library_versions())
 

@@ -1,7 +1,9 @@
 """Sealing: one streaming pass over the spool for each row array, then the manifest; only then the ledger exists."""
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,15 @@ import torch
 from torch import Tensor
 
 from amnesiac.capture.spool import SpoolReader, read_spool
-from amnesiac.durable import whole_folder
-from amnesiac.errors import IncompleteStore, SettingsError
+from amnesiac.durable import whole_folder, write_bytes
+from amnesiac.errors import IncompleteStore
 from amnesiac.hashing import hash_file, hash_tensors
-from amnesiac.ledger.codecs import Codec, SampleRows, SubsetRows, grid_exponents, plan_sample_rows
 from amnesiac.ledger.manifest import LedgerEntry, Manifest
-from amnesiac.ledger.settle import (
-    StepWeights,
-    VisitTable,
-    bounds,
-    chunks,
-    dense_rows,
-    joined_rows,
-    optimizer_weights,
-    step_weights,
-    visit_table,
-)
+from amnesiac.ledger.settle import VisitTable, optimizer_weights, visit_table
 from amnesiac.ledger.spec import LedgerSpec
+from amnesiac.ledger.writing import write_rows
 from amnesiac.progress import Progress, silent
-from amnesiac.rowstore import RowArray, RowWriter
 
-ROWS = "rows.zarr"
 SAMPLES = "samples.parquet"
 VISITS = "visits.parquet"
 Vector = npt.NDArray[np.float64]
@@ -44,6 +34,8 @@ class Run:
 
     expected_visits: of each sample (epochs); None for a loop of the user's own, where any number is right
     captured:        which samples must have rows, all if None
+    labels:          class of each sample, where classes are known
+    attachments:     further files of the ledger, by name (the curvature)
     """
 
     run_id: str
@@ -54,6 +46,8 @@ class Run:
     final: Mapping[str, Tensor]
     expected_visits: int | None = None
     captured: npt.NDArray[np.bool_] | None = None
+    labels: npt.NDArray[np.int64] | None = None
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def seal(
@@ -68,83 +62,16 @@ def seal(
         table = visit_table(spool.index)
         counts = _check_complete(spool.index, table, run)
         _write_samples(folder, run, counts, table)
-        optimizer = optimizer_weights(spool)
-        written = [_write(folder, run, spec, spool, table, optimizer, progress) for spec in ledgers]
-        manifest = _manifest(folder, run, spool, counts, dict(zip([s.name for s in ledgers], written, strict=True)))
+        optimizer = functools.cache(lambda: optimizer_weights(spool))
+        written = {
+            spec.name: write_rows(folder, run.run_id, spec, spool, table, optimizer, run.captured is None, progress)
+            for spec in ledgers
+        }
+        for name, content in run.attachments.items():
+            write_bytes(folder / name, content)
+        manifest = _manifest(folder, run, spool, counts, written)
         manifest.write(folder)
     return manifest
-
-
-def _write(
-    folder: Path,
-    run: Run,
-    spec: LedgerSpec,
-    spool: SpoolReader,
-    table: VisitTable,
-    optimizer: StepWeights,
-    progress: Progress,
-) -> tuple[LedgerEntry, Vector | None]:
-    """Write one row array; its manifest entry, and the sum of its rows where they cover all samples and parameters."""
-    array = RowArray(folder / ROWS, spec.name, run.run_id)
-    if spec.per == "step":
-        return _write_updates(array, spec, spool), None
-    weights = step_weights(spec, spool, optimizer)
-    if spec.fraction < 1.0:
-        return _write_subsets(array, spec, spool, table, weights, progress), None
-    return _write_samples_rows(array, spool, table, weights, run.captured is None, progress)
-
-
-def _write_samples_rows(
-    array: RowArray, spool: SpoolReader, table: VisitTable, weights: StepWeights, summed: bool, progress: Progress
-) -> tuple[LedgerEntry, Vector | None]:
-    plan = plan_sample_rows(spool.layout.blocks, table.visits, weights.scalar is not None)
-    limits = bounds(spool, table, weights, plan) if any(b.rank for b in plan) else [(0.0, 0.0)] * len(plan)
-    codec = SampleRows(
-        tuple(grid_exponents(b, *limit, len(table.samples)) for b, limit in zip(plan, limits, strict=True))
-    )
-    writer, total = RowWriter(array, len(table.samples), codec.row_bytes), np.zeros(spool.layout.numel)
-    for part in chunks(table, spool.layout.numel):
-        rows = codec.encode(joined_rows(spool, table, weights, plan, part))
-        if summed:  # the residual's; as slow as encoding, and no use where only some samples have rows
-            total += codec.total(rows, table.samples[part])
-        writer.append(rows)
-        progress(f"seal {array.name}", min(part.stop, len(table.samples)), len(table.samples))
-    return _entry(writer, codec), total if summed else None
-
-
-def _write_subsets(
-    array: RowArray, spec: LedgerSpec, spool: SpoolReader, table: VisitTable, weights: StepWeights, progress: Progress
-) -> LedgerEntry:
-    codec = SubsetRows(tuple(shape for _, shape in spool.layout.parameters), spec.fraction, shared=False)
-    if codec.row_bytes == 0:
-        raise SettingsError(f"capture.subset_fraction {spec.fraction} keeps no coordinate of any parameter: raise it")
-    writer = RowWriter(array, len(table.samples), codec.row_bytes)
-    for part in chunks(table, spool.layout.numel):
-        dense = torch.cat(dense_rows(spool, table, weights, part), 1).float().numpy()
-        chosen = [row[codec.coordinates(s)] for row, s in zip(dense, table.samples[part].tolist(), strict=True)]
-        writer.append(np.stack(chosen).view(np.uint8))
-        progress(f"seal {array.name}", min(part.stop, len(table.samples)), len(table.samples))
-    return _entry(writer, codec)
-
-
-def _write_updates(array: RowArray, spec: LedgerSpec, spool: SpoolReader) -> LedgerEntry:
-    """Whole-batch updates: what is added to take a step back is the update's negative."""
-    start = 0
-    shapes = tuple(shape for _, shape in spool.layout.parameters)
-    for name, fraction in spool.layout.updates.items():
-        codec = SubsetRows(shapes, fraction, shared=True)
-        if name == spec.name:
-            break
-        start += codec.row_bytes // 4
-    writer = RowWriter(array, len(spool.steps), codec.row_bytes)
-    for first in range(0, len(spool.steps), 256):
-        rows = -np.asarray(spool.updates[first : first + 256, start : start + codec.row_bytes // 4])
-        writer.append(np.ascontiguousarray(rows).view(np.uint8))
-    return _entry(writer, codec)
-
-
-def _entry(writer: RowWriter, codec: Codec) -> LedgerEntry:
-    return LedgerEntry(writer.n_rows, writer.row_bytes, codec.to_json(), writer.close())
 
 
 def _check_complete(index: npt.NDArray[np.int64], table: VisitTable, run: Run) -> npt.NDArray[np.int64]:
@@ -168,7 +95,8 @@ def _write_samples(folder: Path, run: Run, counts: npt.NDArray[np.int64], table:
     ledger_row = np.full(len(run.sample_ids), -1, np.int64)
     ledger_row[table.samples] = np.arange(len(table.samples))
     columns = {"sample_id": list(run.sample_ids), "subject_id": list(run.subject_ids)}
-    frame = pd.DataFrame(columns | {"visits": counts, "ledger_row": ledger_row})
+    labels = np.full(len(run.sample_ids), -1, np.int64) if run.labels is None else run.labels
+    frame = pd.DataFrame(columns | {"label": labels, "visits": counts, "ledger_row": ledger_row})
     frame.to_parquet(folder / SAMPLES, index=False)
 
 
@@ -199,6 +127,7 @@ def _manifest(
             "steps": len(spool.steps),
         },
         entries={name: entry for name, (entry, _) in written.items()},
+        attachments={name: hashlib.sha256(content).hexdigest() for name, content in run.attachments.items()},
         residual={name: _relative(path + total, path) for name, total in totals.items()},
     )
 

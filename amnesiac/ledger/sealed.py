@@ -1,5 +1,6 @@
 """A sealed ledger, opened for deletion: everything is checked before a number leaves this module."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from amnesiac.errors import DamagedRow, DamagedStore, IncompleteStore, SpecMisma
 from amnesiac.hashing import hash_file
 from amnesiac.ledger.codecs import codec_from_json
 from amnesiac.ledger.manifest import Manifest, read_manifest
-from amnesiac.ledger.seal import ROWS, SAMPLES, VISITS
+from amnesiac.ledger.seal import SAMPLES, VISITS
+from amnesiac.ledger.writing import ROWS
 from amnesiac.rowstore import RowArray, RowReader
 
 READ_BYTES = 64 << 20
@@ -23,7 +25,7 @@ READ_BYTES = 64 << 20
 class SealedLedger:
     """Rows by sample or step.
 
-    samples: sample_id, subject_id, visits, ledger_row (-1: not captured), one line a training sample
+    samples: a line a training sample: sample_id, subject_id, label (-1: unknown), visits, ledger_row (-1: not captured)
     """
 
     folder: Path
@@ -37,13 +39,20 @@ class SealedLedger:
         SpecMismatch when
         the ledger `name` was not captured.
         """
-        reader, codec = self._reader(name), codec_from_json(self.manifest.entries[name].codec)
-        order, total = np.asarray(sorted(rows), np.int64), np.zeros(self._numel())
-        step = max(1, READ_BYTES // reader.row_bytes)
-        for start in range(0, len(order), step):
-            part = order[start : start + step]
-            total += codec.total(self._read(reader, name, part), self._owners(name, part))
-        return self._by_parameter(total)
+        return self.by_parameter(self._sum(name, rows, 1)[0])
+
+    def segment_totals(self, name: str, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+        """The exact sums of rows with a part a segment, float64 `[segments, P]`; raises like `total`."""
+        entry = self.manifest.entries.get(name)
+        return self._sum(name, rows, entry.codec["segments"] if entry else 1)
+
+    def attachment(self, name: str) -> bytes:
+        """A further file of the ledger; raises DamagedStore when it is missing or altered."""
+        path = self.folder / name
+        content = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(content).hexdigest() != self.manifest.attachments.get(name):
+            raise DamagedStore(f"{path} is missing or was altered. Restore the ledger with `dvc checkout`")
+        return content
 
     def sample_rows(self, positions: Sequence[int]) -> list[int]:
         """Ledger rows of training samples; raises IncompleteStore naming samples that were not captured."""
@@ -80,6 +89,15 @@ class SealedLedger:
         step = max(1, READ_BYTES // reader.row_bytes)
         for start in range(0, reader.n_rows, step):
             self._read(reader, name, np.arange(start, min(start + step, reader.n_rows)))
+
+    def _sum(self, name: str, rows: Sequence[int], parts: int) -> npt.NDArray[np.float64]:
+        reader, codec = self._reader(name), codec_from_json(self.manifest.entries[name].codec)
+        order, total = np.asarray(sorted(rows), np.int64), np.zeros(parts * self._numel())
+        step = max(1, READ_BYTES // reader.row_bytes)
+        for start in range(0, len(order), step):
+            part = order[start : start + step]
+            total += codec.total(self._read(reader, name, part), self._owners(name, part))
+        return total.reshape(parts, -1)
 
     def _reader(self, name: str) -> RowReader:
         entry = self.manifest.entries.get(name)
@@ -118,7 +136,8 @@ class SealedLedger:
     def _numel(self) -> int:
         return sum(torch.Size(shape).numel() for _, shape in self.manifest.parameters)
 
-    def _by_parameter(self, total: npt.NDArray[np.float64]) -> dict[str, torch.Tensor]:
+    def by_parameter(self, total: npt.NDArray[np.float64]) -> dict[str, torch.Tensor]:
+        """A vector over all parameters, float64 `[P]`, by name and in shape."""
         parts, start = {}, 0
         for name, shape in self.manifest.parameters:
             size = torch.Size(shape).numel()

@@ -2,7 +2,7 @@
 at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from amnesiac.capture.attribution import scalar_weights, vector_weights
+from amnesiac.capture.attribution import rate_weights, scalar_weights, vector_weights
 from amnesiac.capture.blocks import Block, offsets, to_dense, unpack_factors
 from amnesiac.capture.spool import SpoolReader
 from amnesiac.ledger.spec import LedgerSpec
@@ -69,10 +69,12 @@ def optimizer_weights(spool: SpoolReader) -> StepWeights:
     return StepWeights(None, vectors)
 
 
-def step_weights(spec: LedgerSpec, spool: SpoolReader, optimizer: StepWeights) -> StepWeights:
+def step_weights(spec: LedgerSpec, spool: SpoolReader, optimizer: Callable[[], StepWeights]) -> StepWeights:
     """The weights a ledger asks for."""
     if spec.weights == "optimizer":
-        return optimizer
+        return optimizer()
+    if spec.weights == "rate":
+        return StepWeights(rate_weights(spool.layout.rule, spool.steps))
     lrs = np.array([step.lr if spec.weights == "lr" else 1.0 for step in spool.steps])
     return StepWeights(lrs)
 
@@ -113,12 +115,43 @@ def bounds(
     """Largest absolute weighted left factor and right factor of each block over the whole spool."""
     largest = np.zeros((len(plan), 2))
     for part in chunks(table, spool.layout.numel):
-        for k, (block, rows) in enumerate(zip(plan, joined_rows(spool, table, weights, plan, part), strict=True)):
-            if block.rank is not None:
-                factors = unpack_factors(block, rows)
-                now = float(factors.left.abs().max()), float(factors.right.abs().max())
-                largest[k] = np.maximum(largest[k], now)
+        _enlarge(largest, plan, joined_rows(spool, table, weights, plan, part))
     return [(float(left), float(right)) for left, right in largest]
+
+
+def weighted_visit(
+    spool: SpoolReader, table: VisitTable, weights: StepWeights, part: slice, visit: int
+) -> list[Tensor]:
+    """Each block of the samples' `visit`-th visit as captured, times its step's weight (factors: the left one)."""
+    assert weights.scalar is not None
+    rows = _visit_rows(spool, table, part, visit)
+    scale = _scale(weights.scalar, table.steps[part, visit], rows)
+    places = zip(spool.layout.blocks, offsets(spool.layout.blocks), strict=True)
+    return [_scaled(block, rows[:, at], scale) for block, at in places]
+
+
+def weighted_visit_bounds(spool: SpoolReader, table: VisitTable, weights: StepWeights) -> list[tuple[float, float]]:
+    """`bounds` of the visits' own factors."""
+    largest = np.zeros((len(spool.layout.blocks), 2))
+    for part in chunks(table, spool.layout.numel):
+        for visit in range(table.visits):
+            _enlarge(largest, spool.layout.blocks, weighted_visit(spool, table, weights, part, visit))
+    return [(float(left), float(right)) for left, right in largest]
+
+
+def _enlarge(largest: npt.NDArray[np.float64], blocks: tuple[Block, ...], rows: list[Tensor]) -> None:
+    """Raise the bounds `[blocks, 2]` to the largest absolute factors of some rows."""
+    for k, (block, own) in enumerate(zip(blocks, rows, strict=True)):
+        if block.rank is not None:
+            factors = unpack_factors(block, own)
+            largest[k] = np.maximum(largest[k], [float(factors.left.abs().max()), float(factors.right.abs().max())])
+
+
+def _scaled(block: Block, rows: Tensor, scale: Tensor) -> Tensor:
+    if block.rank is None:
+        return rows * scale
+    factors = unpack_factors(block, rows)
+    return torch.cat([(factors.left * scale[:, None]).flatten(1), factors.right.flatten(1)], 1)
 
 
 def _visit_rows(spool: SpoolReader, table: VisitTable, part: slice, visit: int) -> Tensor:

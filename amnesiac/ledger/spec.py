@@ -8,13 +8,14 @@ from typing import Literal
 class LedgerSpec:
     """One row array of a ledger. A row is what has to be *added* to the weights to take its owner's part back.
 
-    per:      a row belongs to a sample, or to an optimiser step (a whole-batch update)
-    weights:  a sample's gradients are summed with what the optimiser made of them (attribution.py), with the step's
-              learning rate, or as they are
+    per:      a row belongs to a sample, to an optimiser step (a whole-batch update), or to a sample with a part for
+              each segment, kept apart so that curvature can weigh them at deletion
+    weights:  a sample's gradients are summed with what the optimiser made of them (attribution.py), the same without
+              Adam's preconditioner ("rate"), with the step's learning rate, or as they are
     fraction: of each parameter tensor's coordinates that are kept
     """
 
     name: str
-    per: Literal["sample", "step"]
-    weights: Literal["optimizer", "lr", "one"] = "optimizer"
+    per: Literal["sample", "step", "segment"]
+    weights: Literal["optimizer", "rate", "lr", "one"] = "optimizer"
     fraction: float = 1.0

@@ -72,21 +72,32 @@ def run_epochs(
     epochs: range,
     recorder: BatchRecorder | None = None,
     after_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    at_midpoint: Callable[[int], None] = lambda epoch: None,
 ) -> None:
-    """Train over `epochs`; deterministic given seed, thread count and library build."""
-    with _threads(loop.settings.threads), torch.random.fork_rng(devices=[]):
+    """Train over `epochs`; `at_midpoint` is called halfway through each.
+
+    Deterministic given seed, thread count and library build.
+    """
+    with threads(loop.settings.threads), torch.random.fork_rng(devices=[]):
         model.train()
         for epoch in epochs:
-            after_epoch(_run_epoch(loop, model, optimizer, epoch, recorder))
+            after_epoch(_run_epoch(loop, model, optimizer, epoch, recorder, at_midpoint))
 
 
 def _run_epoch(
-    loop: Loop, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, recorder: BatchRecorder | None
+    loop: Loop,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    recorder: BatchRecorder | None,
+    at_midpoint: Callable[[int], None],
 ) -> EpochRecord:
     started, loss, correct, seen = time.perf_counter(), 0.0, 0, 0
     n, draws = len(loop.data.labels), augmentation(loop.settings.augment, len(loop.data.labels), loop.seed, epoch)
     plan = epoch_batches(n, loop.settings.batch_size, loop.seed, epoch, loop.excluded)
     for k, batch in enumerate(islice(plan, loop.max_steps)):
+        if k == loop.steps_per_epoch // 2:
+            at_midpoint(epoch)
         rate = _set_rate(loop, optimizer, epoch, k)
         torch.manual_seed(derive_seed(loop.seed, "forward", epoch, k))
         batch_loss, batch_correct = _step(loop, model, optimizer, batch, draws, recorder)
@@ -145,7 +156,8 @@ def _zero_gradients(model: nn.Module) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

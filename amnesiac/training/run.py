@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,17 @@ from torch import nn
 
 from amnesiac.capture.recorder import Recorder
 from amnesiac.capture.spool import Spool
+from amnesiac.curvature import FILE, Probe, measure
 from amnesiac.errors import SettingsError
 from amnesiac.ledger.manifest import Manifest
 from amnesiac.ledger.seal import Run, seal
 from amnesiac.ledger.spec import LedgerSpec
+from amnesiac.models.files import load_weights, save_weights
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
 from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
 from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
-from amnesiac.training.loop import Loop, TrainingData, run_epochs, weights_of
+from amnesiac.training.loop import Loop, TrainingData, run_epochs, threads, weights_of
 from amnesiac.training.optimizers import build_optimizer, learning_rate
 from amnesiac.training.spec import EpochRecord, RunSpec, StateDict, TrainingResult
 
@@ -70,8 +73,8 @@ def train_with_capture(
     result = _record(spec, model, initial, data, plan, captured, checkpoint, progress)
     facts = spec.facts() | {"capture": plan.settings.model_dump(mode="json")}
     run = Run(
-        run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights,
-        expected_visits=spec.training.epochs, captured=captured,
+        run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights, spec.training.epochs, captured,
+        data.labels.numpy(), _attachments(spec, factory, data, plan, progress),
     )  # fmt: skip
     manifest = seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
     return result, manifest
@@ -156,11 +159,39 @@ def _record(
         save_checkpoint(plan.scratch, state, model, optimizer)
 
     loop = Loop(spec.training, spec.seed, data, np.zeros(len(data.labels), bool), "train", progress)
+    remaining = range(len(history), spec.training.epochs)
     try:
-        run_epochs(loop, model, optimizer, range(len(history), spec.training.epochs), recorder, after_epoch)
+        run_epochs(loop, model, optimizer, remaining, recorder, after_epoch, partial(_keep_snapshot, plan, model))
     finally:
         recorder.close()
     return TrainingResult(weights_of(model), initial, tuple(history), earlier + time.perf_counter() - started)
+
+
+def _keep_snapshot(plan: CapturePlan, model: nn.Module, epoch: int) -> None:
+    """The weights in the middle of a segment, where its curvature will be measured."""
+    if _settles(plan):
+        save_weights(_snapshot(plan, epoch), weights_of(model))
+
+
+def _snapshot(plan: CapturePlan, epoch: int) -> Path:
+    return plan.scratch / "snapshots" / f"epoch-{epoch}.safetensors"
+
+
+def _settles(plan: CapturePlan) -> bool:
+    return any(spec.per == "segment" for spec in plan.ledgers)
+
+
+def _attachments(
+    spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: CapturePlan, progress: Progress
+) -> dict[str, bytes]:
+    """The run's curvature, where a ledger needs it."""
+    if not _settles(plan):
+        return {}
+    snapshots = [load_weights(_snapshot(plan, epoch)) for epoch in range(spec.training.epochs)]
+    settings, classes = plan.settings.curvature, int(data.labels.max()) + 1
+    probe = Probe(factory, snapshots, data.inputs, data.labels, classes, settings.samples, spec.seed)
+    with threads(spec.training.threads):
+        return {FILE: measure(plan.scratch / "spool", probe, settings.clip_quantile, progress).to_bytes()}
 
 
 def _repair_training(spec: RunSpec, settings: RepairSettings) -> TrainingSettings:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from amnesiac.ledger.sealed import SealedLedger
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.settings import CaptureSettings, UnlearningSettings
-from amnesiac.unlearning.method import Method, Selection
+from amnesiac.unlearning.method import Deletion, Method, summed
 
 LEDGER = "updates"
 
@@ -15,9 +15,9 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
     return (LedgerSpec(LEDGER, "step"),)
 
 
-def select(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Selection:
+def delete(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Deletion:
     """The steps that saw a forgotten sample; the innocent samples of their mini-batches go with them."""
-    return Selection(LEDGER, ledger.steps_of(forget))
+    return summed(ledger, LEDGER, ledger.steps_of(forget))
 
 
 AMNESIAC_BATCH = Method(
@@ -25,5 +25,5 @@ AMNESIAC_BATCH = Method(
     "undo every update whose mini-batch held a forgotten sample",
     "Graves, Nagisetty and Ganesh, Amnesiac Machine Learning, AAAI 2021",
     ledgers,
-    select,
+    delete,
 )

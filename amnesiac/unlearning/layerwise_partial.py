@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from amnesiac.ledger.sealed import SealedLedger
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.settings import CaptureSettings, UnlearningSettings
-from amnesiac.unlearning.method import Method, Selection
+from amnesiac.unlearning.method import Deletion, Method, summed
 
 LEDGER = "updates-partial"
 
@@ -15,9 +15,9 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
     return (LedgerSpec(LEDGER, "step", fraction=capture.subset_fraction),)
 
 
-def select(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Selection:
+def delete(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Deletion:
     """The steps that saw a forgotten sample."""
-    return Selection(LEDGER, ledger.steps_of(forget))
+    return summed(ledger, LEDGER, ledger.steps_of(forget))
 
 
 LAYERWISE_PARTIAL = Method(
@@ -25,5 +25,5 @@ LAYERWISE_PARTIAL = Method(
     "undo a random part of every update whose mini-batch held a forgotten sample",
     "Gogineni and Nadimi, arXiv 2403.07611 (layer-wise partial updates)",
     ledgers,
-    select,
+    delete,
 )

@@ -1,16 +1,17 @@
 """The one interface of all unlearning methods that work from the ledger.
 
-A method says which rows training must capture, and which of them a forget set adds to the weights:
+A method says which rows training must capture, and what a forget set adds to the weights, from those rows alone:
 
-    theta' = theta + sum of the selected rows          (method.md eq. 4)
+    theta' = theta + delta(rows of the forget set)          (method.md eq. 4)
 
-Everything else (reading, checking, exact summation) is the ledger's. A method that weighs contributions differently,
-such as settled
-deltas, brings a `LedgerSpec` with weights of its own; its deletion is the same sum.
+Reading, checking and exact summation are the ledger's. For most methods delta is the plain sum (`summed`); settled
+deltas weigh the sums of each segment with the curvature that came after.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from amnesiac.ledger.sealed import SealedLedger
 from amnesiac.ledger.spec import LedgerSpec
@@ -18,11 +19,12 @@ from amnesiac.settings import CaptureSettings, UnlearningSettings
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Rows of one ledger."""
+class Deletion:
+    """What a deletion adds to the weights: float64 by parameter name; which ledger and how many of its rows it took."""
 
     ledger: str
-    rows: list[int]
+    rows: int
+    delta: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,16 @@ class Method:
     """A method.
 
     ledgers:  what training has to capture for it
-    select:   (ledger, positions of the forget set in the training split, settings) -> rows to add
+    delete:   (ledger, positions of a forget set, not empty, in the training split, settings) -> what to add
     """
 
     name: str
     summary: str
     source: str
     ledgers: Callable[[CaptureSettings], tuple[LedgerSpec, ...]]
-    select: Callable[[SealedLedger, Sequence[int], UnlearningSettings], Selection]
+    delete: Callable[[SealedLedger, Sequence[int], UnlearningSettings], Deletion]
+
+
+def summed(ledger: SealedLedger, name: str, rows: list[int]) -> Deletion:
+    """The plain sum of rows."""
+    return Deletion(name, len(rows), ledger.total(name, rows))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from amnesiac.ledger.sealed import SealedLedger
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.settings import CaptureSettings, UnlearningSettings
-from amnesiac.unlearning.method import Method, Selection
+from amnesiac.unlearning.method import Deletion, Method, summed
 
 LEDGER = "delta"
 
@@ -15,9 +15,9 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
     return (LedgerSpec(LEDGER, "sample"),)
 
 
-def select(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Selection:
+def delete(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Deletion:
     """The forgotten samples' rows."""
-    return Selection(LEDGER, ledger.sample_rows(forget))
+    return summed(ledger, LEDGER, ledger.sample_rows(forget))
 
 
 PER_SAMPLE_DELTA = Method(
@@ -25,5 +25,5 @@ PER_SAMPLE_DELTA = Method(
     "subtract each sample's share of the updates (momentum, Adam and schedules included)",
     "method.md §1 and §6: equation (1) with the curvature left out",
     ledgers,
-    select,
+    delete,
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from amnesiac.ledger.sealed import SealedLedger
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.settings import CaptureSettings, UnlearningSettings
-from amnesiac.unlearning.method import Method, Selection
+from amnesiac.unlearning.method import Deletion, Method, summed
 
 LEDGERS = {"one": "subset-one", "lr": "subset-lr"}
 
@@ -19,9 +19,9 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
     )
 
 
-def select(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Selection:
+def delete(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Deletion:
     """The forgotten samples' rows, in the scaling that the settings ask for."""
-    return Selection(LEDGERS[settings.scale], ledger.sample_rows(forget))
+    return summed(ledger, LEDGERS[settings.scale], ledger.sample_rows(forget))
 
 
 PER_SAMPLE_SUBSET = Method(
@@ -29,5 +29,5 @@ PER_SAMPLE_SUBSET = Method(
     "add each sample's summed gradients back on a random fraction of the parameters",
     "Marincione 2024 (per-sample amnesiac unlearning)",
     ledgers,
-    select,
+    delete,
 )

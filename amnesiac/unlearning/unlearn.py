@@ -1,4 +1,4 @@
-"""Carrying out a deletion: select rows, sum them exactly, add the sum to the weights."""
+"""Carrying out a deletion: what the method takes from the ledger is added to the weights."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,18 @@ from amnesiac.unlearning.layerwise_partial import LAYERWISE_PARTIAL
 from amnesiac.unlearning.method import Method
 from amnesiac.unlearning.per_sample_delta import PER_SAMPLE_DELTA
 from amnesiac.unlearning.per_sample_subset import PER_SAMPLE_SUBSET
+from amnesiac.unlearning.settled import SETTLED
 
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (PER_SAMPLE_DELTA, PER_SAMPLE_SUBSET, AMNESIAC_BATCH, LAYERWISE_PARTIAL)
+    method.name: method for method in (SETTLED, PER_SAMPLE_DELTA, PER_SAMPLE_SUBSET, AMNESIAC_BATCH, LAYERWISE_PARTIAL)
 }
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """weights: after the deletion;  rows: ledger rows that were read;  seconds: reading, summing and adding."""
+    """weights: after the deletion;  ledger, rows: which rows were read and how many;  seconds: reading, summing and
+    adding.
+    """
 
     weights: dict[str, torch.Tensor]
     ledger: str
@@ -45,10 +48,12 @@ def unlearn(
     matter. Raises IncompleteStore, DamagedStore, DamagedRow, SpecMismatch; then nothing has changed.
     """
     started = time.perf_counter()
-    selection = METHODS[settings.method].select(ledger, sorted(set(forget)), settings)
     unlearned = {name: value.clone() for name, value in weights.items()}
-    if selection.rows:
-        for name, part in ledger.total(selection.ledger, selection.rows).items():
-            unlearned[name] = (weights[name].double() + part).to(weights[name].dtype)
+    if not forget:
+        return Unlearned(unlearned, "", 0, 0, time.perf_counter() - started)
+    deletion = METHODS[settings.method].delete(ledger, sorted(set(forget)), settings)
+    for name, part in deletion.delta.items():
+        unlearned[name] = (weights[name].double() + part).to(weights[name].dtype)
     seconds = time.perf_counter() - started
-    return Unlearned(unlearned, selection.ledger, len(selection.rows), ledger.row_bytes(selection.ledger), seconds)
+    row_bytes = ledger.row_bytes(deletion.ledger)
+    return Unlearned(unlearned, deletion.ledger, deletion.rows, row_bytes, seconds)

@@ -91,11 +91,8 @@ class Project:
     def without_server(self) -> "Project":
         return replace(self, server=None)
 
-    def copy(self, root: Path, server: str | None = None, **changes: str) -> "Project":
-        """The same project elsewhere, with a copied Prefect database (migrating an empty one takes 10 s).
-
-        `changes`: texts of params.yaml to replace, by their replacement's name.
-        """
+    def copy(self, root: Path, server: str | None = None) -> "Project":
+        """The same project elsewhere, with a copied Prefect database (migrating an empty one takes 10 s)."""
         shutil.copytree(self.root, root, ignore=shutil.ignore_patterns(".prefect"))
         (root / ".prefect").mkdir(mode=0o700)
         with (

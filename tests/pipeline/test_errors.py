@@ -4,66 +4,107 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tasks.locking import single_writer
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Project, finish, flow_runs, sha256
-
-Copied = Callable[[str], Project]
+from tests.pipeline.project import Done, Project, finish, flow_runs, sha256
 
 
-def test_bad_input_is_named_and_nothing_is_filed(copied: Copied, tmp_path: Path) -> None:
-    project = copied("project")
-    journal = (project.data / "journal/requests.jsonl").read_bytes()
-    unknown, elsewhere, misspelt = finish(
-        project.amnesiac("request", "add", "--sample", "nobody-1", "--sample", "nobody-2", code=2),
-        Project(tmp_path).amnesiac("request", "list", code=2),
-        project.amnesiac("request", "ad", code=2),
-    )
-    assert "doesn't hold sample 'nobody-1', sample 'nobody-2' (2 unknown in all)" in unknown.err
-    assert "params.yaml" in elsewhere.err
-    assert "No such command" in misspelt.err
-    assert (project.data / "journal/requests.jsonl").read_bytes() == journal
-    assert {path.name for path in tmp_path.iterdir()} == {"project"}, "nothing is left in a folder that is no project"
+@dataclass(frozen=True)
+class Refused:
+    """Projects in which something was wrong, each with what one command said (run side by side, to save time)."""
+
+    unknown_id: tuple[Project, Done]
+    untrained: tuple[Project, Done]
+    lost_journal: tuple[Project, Done]
+    damaged: tuple[Project, Done]
 
 
-def test_a_stage_that_lacks_an_earlier_one_or_the_journal_says_so(copied: Copied) -> None:
-    untrained, without_journal = copied("untrained"), copied("without-journal")
+@pytest.fixture(scope="module")
+def refused(cycled: Cycled, tmp_path_factory: pytest.TempPathFactory) -> Refused:
+    folder = tmp_path_factory.mktemp("refused")
+    names = ("unknown", "untrained", "lost-journal", "damaged")
+    unknown, untrained, lost, damaged = (cycled.project.copy(folder / name, cycled.project.server) for name in names)
     shutil.rmtree(untrained.data / "model")
-    shutil.rmtree(without_journal.data / "journal")
-    pointer, weights = (without_journal.data / "requests.json").read_bytes(), without_journal.weights()
-    missing, lost = finish(untrained.amnesiac("unlearn", code=1), without_journal.amnesiac("unlearn", code=1))
-    assert f"error: {untrained.data / 'model'} doesn't exist: run `amnesiac train` before" in missing.err
-    assert "error: " in lost.err
-    assert "holds 0 requests, and the first 2 were asked for: restore the journal" in lost.err
-    assert (without_journal.data / "requests.json").read_bytes() == pointer, "a lost journal takes no deletion back"
-    assert without_journal.weights() == weights
+    shutil.rmtree(lost.data / "journal")
+    damage_rows(damaged)
+    said = finish(
+        unknown.amnesiac("request", "add", "--sample", "nobody-1", "--sample", "nobody-2", code=2),
+        untrained.amnesiac("unlearn", code=1),
+        lost.amnesiac("unlearn", code=1),
+        damaged.amnesiac("unlearn", "--force", code=1),
+    )
+    return Refused(*zip((unknown, untrained, lost, damaged), said, strict=True))
 
 
-def test_a_damaged_row_stops_the_deletion_and_dvc_restores_it(copied: Copied) -> None:
-    project = copied("project")
-    before = {path: sha256(path) for path in (project.data / "unlearned").iterdir()}
-    rows = project.data / "ledger/rows.zarr/delta"
-    [shard] = [path for path in (rows / "c").rglob("*") if path.is_file()]
-    whole, (n_rows, row_bytes) = shard.read_bytes(), json.loads((rows / "zarr.json").read_text())["shape"]
-    damaged = bytearray(whole)
+def shard(project: Project) -> Path:
+    """The one file that holds the ledger's rows."""
+    [file] = [path for path in (project.data / "ledger/rows.zarr/delta/c").rglob("*") if path.is_file()]
+    return file
+
+
+def damage_rows(project: Project) -> None:
+    """Flip a bit in every row."""
+    n_rows, row_bytes = json.loads((project.data / "ledger/rows.zarr/delta/zarr.json").read_text())["shape"]
+    content = bytearray(shard(project).read_bytes())
     for row in range(n_rows):
-        damaged[row * row_bytes + 7] ^= 1
-    shard.write_bytes(damaged)
-    [refused] = finish(project.amnesiac("unlearn", "--force", code=1))
-    message = refused.err.rpartition("error: ")[2]
+        content[row * row_bytes + 7] ^= 1
+    shard(project).write_bytes(content)
+
+
+def contents(project: Project, *names: str) -> dict[str, str]:
+    """SHA-256 of every file below these folders."""
+    files = [path for name in names for path in (project.data / name).rglob("*") if path.is_file()]
+    return {str(path.relative_to(project.data)): sha256(path) for path in files}
+
+
+def test_unknown_ids_are_listed_and_nothing_is_filed(cycled: Cycled, refused: Refused) -> None:
+    project, said = refused.unknown_id
+    assert "doesn't hold sample 'nobody-1', sample 'nobody-2' (2 unknown in all)" in said.err
+    assert contents(project, "journal") == contents(cycled.project, "journal") != {}
+
+
+def test_a_stage_names_the_one_that_has_to_run_before(cycled: Cycled, refused: Refused) -> None:
+    project, said = refused.untrained
+    assert f"error: {project.data / 'model'} doesn't exist: run `amnesiac train` before `amnesiac unlearn`" in said.err
+    assert contents(project, "unlearned") == contents(cycled.project, "unlearned") != {}
+
+
+def test_a_lost_journal_takes_no_deletion_back(cycled: Cycled, refused: Refused) -> None:
+    project, said = refused.lost_journal
+    message = said.err.rpartition("error: ")[2]
+    assert "holds 0 requests, and the first 2 were asked for: restore the journal from a backup" in message
+    assert f"remove {project.data / 'requests.json'}" in message
+    assert (project.data / "requests.json").read_text() == (cycled.project.data / "requests.json").read_text()
+    assert contents(project, "unlearned") == contents(cycled.project, "unlearned")
+
+
+def test_a_damaged_row_stops_the_deletion_and_dvc_restores_it(cycled: Cycled, refused: Refused) -> None:
+    project, said = refused.damaged
+    message = said.err.rpartition("error: ")[2]
     assert "of 'delta' is damaged: checksum differs" in message
     assert "Restore it with `dvc checkout`" in message
-    assert {path: sha256(path) for path in (project.data / "unlearned").iterdir()} == before
+    assert contents(project, "unlearned") == contents(cycled.project, "unlearned")
     [status] = finish(project.dvc("status", "--json"))
     assert {"changed outs": {"pipeline_data/ledger": "modified"}} in status.json()["train"]
     finish(project.dvc("checkout", "--quiet", "--force", "pipeline_data/ledger"))
-    assert shard.read_bytes() == whole
+    assert contents(project, "ledger") == contents(cycled.project, "ledger") != {}
     assert finish(project.dvc("status"))[0].out.strip().endswith("up to date.")
 
 
-def test_a_second_writer_waits_for_the_first(cycled: Cycled, copied: Copied) -> None:
+def test_bad_usage_leaves_nothing_behind(tmp_path: Path) -> None:
+    nowhere = Project(tmp_path)
+    elsewhere, misspelt = finish(nowhere.amnesiac("train", code=2), nowhere.amnesiac("request", "ad", code=2))
+    assert f"{tmp_path} holds no params.yaml" in " ".join(elsewhere.err.replace("│", " ").split())
+    assert "No such command 'ad'" in misspelt.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_writer_waits_for_the_first(cycled: Cycled, copied: Callable[[str], Project]) -> None:
     project, server = copied("project"), cycled.project.server
     assert server is not None
     version = project.data / "unlearned/version.json"
