@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +25,8 @@ capture: {methods: [per-sample-delta]}
 unlearning: {repair: {epochs: 0.5}}
 recurrence: {interval_seconds: 6}
 """
+# What would point the commands at another project, server or repository
+FOREIGN = ("PREFECT_", "DVC_", "AMNESIAC_", "COV", "GIT_DIR", "GIT_INDEX", "GIT_WORK")
 NO_REQUESTS = {"count": 0, "sha256": hashlib.sha256(b"").hexdigest()}
 
 
@@ -120,7 +123,7 @@ class Project:
         return found
 
     def _call(self, program: str, *arguments: str, code: int) -> Call:
-        ours = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "DVC_", "AMNESIAC_", "COV"))}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         ours["PATH"] = f"{BIN}{os.pathsep}{ours['PATH']}"
         if self.server is not None:
             ours["PREFECT_API_URL"] = self.server
@@ -149,12 +152,18 @@ def finish(*calls: Call) -> list[Done]:
         printed = [process.communicate(timeout=240) for process in running]
     finally:
         for process in running:
-            process.kill()
-            process.communicate()
+            kill(process)
     for call, process, (out, err) in zip(calls, running, printed, strict=True):
         assert process.returncode == call.code, f"{call.words} ended with {process.returncode}:\n{out}\n{err}"
         assert call.code == 0 or "Traceback" not in err.rpartition("error: ")[2], err
     return [Done(*texts) for texts in printed]
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a command and what it has started (`dvc repro` starts `amnesiac`), if it still runs."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def ask(server: str, path: str, **body: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.locking import single_writer
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Done, Project, finish, flow_runs, sha256
+from tests.pipeline.project import Done, Project, finish, flow_runs, kill, sha256
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,19 @@ def test_a_second_writer_waits_for_the_first(cycled: Cycled, copied: Callable[[s
     version = project.data / "unlearned/version.json"
     before, written = project.weights(), version.stat().st_mtime_ns
     known = {run["id"] for run in flow_runs(server)}
-    with single_writer(project.data):
-        second = project.amnesiac("unlearn", "--force").start()
-        deadline = time.monotonic() + 60
-        while not {run["id"] for run in flow_runs(server)} - known:
-            assert second.poll() is None and time.monotonic() < deadline, second.communicate()
-            time.sleep(0.1)
-        time.sleep(1.5)
-        assert second.poll() is None, "it waits"
-        assert version.stat().st_mtime_ns == written
-    printed = second.communicate(timeout=60)
+    second = project.amnesiac("unlearn", "--force").start()
+    try:
+        with single_writer(project.data):
+            deadline = time.monotonic() + 60
+            while not {run["id"] for run in flow_runs(server)} - known:
+                assert second.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+            time.sleep(1.5)
+            assert second.poll() is None, "it waits"
+            assert version.stat().st_mtime_ns == written
+        printed = second.communicate(timeout=60)
+    finally:
+        kill(second)
     assert second.returncode == 0, printed
     assert version.stat().st_mtime_ns > written
     assert project.weights() == before

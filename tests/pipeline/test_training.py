@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Done, Project, finish
+from tests.pipeline.project import Done, Project, finish, kill
 
 MARK = 0.123456
 MY_MODEL = """
@@ -32,8 +32,7 @@ def kill_after_an_epoch(project: Project) -> None:
             assert training.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
     finally:
-        training.kill()
-        training.communicate()
+        kill(training)
 
 
 @pytest.fixture(scope="module")
