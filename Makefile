@@ -43,5 +43,5 @@ campaign: install  ## the long tests (not part of `make test`)
 table1: install  ## MNIST (60,000), the paper's small CNN, forget class 3 with each method: the paper's Table 1 beside ours
 	python benchmarks/table1.py
 
-clean:  ## remove everything that the pipeline has computed here (data, models, ledger, journal, runs)
-	rm -rf .prefect $(filter-out pipeline_data/README.md pipeline_data/requests.json,$(wildcard pipeline_data/* pipeline_data/.writer.lock))
+clean:  ## remove what the pipeline has computed here (data, models, ledger, runs); requests stay
+	rm -rf .prefect $(filter-out pipeline_data/README.md pipeline_data/requests.json pipeline_data/journal,$(wildcard pipeline_data/*))

@@ -119,7 +119,8 @@ def request_add(
         from amnesiac.requests import RequestDraft, draw_random, read_requests
         from flows.console import print_filed
         from tasks.catalog import catalog
-        from tasks.deletion import file_requests
+        from tasks.deletion import file_requests, plan_requests
+        from tasks.stages import when_idle
 
         drafts = list(read_requests(file)) if file else []
         given = {"samples": sample, "subject": subject, "class": class_name}
@@ -128,7 +129,9 @@ def request_add(
             drafts.append(draw_random(catalog().dataset().index, seed, count=random_count, request_id=request_id))
         if not drafts:
             raise typer.BadParameter("name a FILE, --sample, --subject, --class or --random")
-        print_filed(file_requests(drafts), as_json)
+        result = file_requests(drafts)
+        when_idle(plan_requests)  # so that `dvc repro` sees them; a run that is at work takes its own look
+        print_filed(result, as_json)
 
 
 @request.command("list")

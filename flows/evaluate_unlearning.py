@@ -5,12 +5,13 @@ from typing import Any
 from prefect import flow
 
 from tasks.evaluation import compare_models, forget_set, write_report
+from tasks.naming import evaluate_name
 from tasks.reporting import show_comparison
 from tasks.stages import stage
 from tasks.training import retrain_reference
 
 
-@flow(name="evaluate_unlearning", flow_run_name="evaluate unlearning", persist_result=False)
+@flow(name="evaluate_unlearning", flow_run_name=evaluate_name, persist_result=False)
 def evaluate_unlearning(force: bool = False) -> dict[str, Any] | None:
     """Retrain without the forget set (once), compare, report. Returns the metrics, None when nothing was stale."""
     with stage("evaluate", force) as due:

@@ -5,11 +5,12 @@ from typing import Any
 from prefect import flow
 
 from tasks.data import prepare_data
+from tasks.naming import prepare_name
 from tasks.reporting import show_summary
 from tasks.stages import stage
 
 
-@flow(name="prepare", flow_run_name="prepare data", persist_result=False)
+@flow(name="prepare", flow_run_name=prepare_name, persist_result=False)
 def prepare(force: bool = False) -> dict[str, Any] | None:
     """Read, check, split and write the samples. Returns a summary, None when nothing was stale."""
     with stage("prepare", force) as due:

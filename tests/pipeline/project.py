@@ -22,7 +22,7 @@ data: {source: mnist-5k, limit: 300}
 model: {factory: mlp, options: {hidden: [16]}}
 training: {epochs: 2, batch_size: 32, optimizer: {name: sgd, lr: 0.05, momentum: 0.9}}
 capture: {methods: [per-sample-delta]}
-unlearning: {repair: {epochs: 0.5}}
+unlearning: {method: per-sample-delta, repair: {epochs: 0.5}}
 recurrence: {interval_seconds: 6}
 """
 # What would point the commands at another project, server or repository

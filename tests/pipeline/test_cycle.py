@@ -10,7 +10,12 @@ from tests.pipeline.conftest import Cycled
 from tests.pipeline.project import ask, finish, flow_runs
 
 SAMPLE_ID = rb"mnist-5k-\d{5}"
-SUBFLOWS = ["prepare data", "train and capture", "unlearn batch", "evaluate unlearning"]
+SUBFLOWS = [
+    "prepare mnist-5k",
+    "train mlp on mnist-5k",
+    "unlearn 2 requests, per-sample-delta",
+    "evaluate per-sample-delta",
+]
 FLOWS = ["prepare", "train_and_capture", "unlearn_batch", "evaluate_unlearning"]
 ACCURACIES = {"forget_accuracy", "retain_accuracy", "test_accuracy"}
 
@@ -82,7 +87,7 @@ def test_nothing_is_done_twice_and_the_numbers_can_be_read_by_programs(cycled: C
     new = [task["name"] for task in ask(server, "task_runs/filter") if task["id"] not in known]
     assert {name.rpartition("-")[0] for name in new} == {"file requests", *FLOWS}, "nothing was trained or subtracted"
     states = [(run["name"], run["state"]["name"]) for run in flow_runs(server)]
-    assert states.count(("unlearn batch", "Nothing to do")) == 1
+    assert states.count(("unlearn 0 requests, per-sample-delta", "Nothing to do")) == 1
     assert states.count(("full cycle", "Completed")) == 2, "the second one found the server by itself"
     assert [(r["kind"], r["values"], r["state"]) for r in listed.json()["requests"]] == [
         ("random", 5, "applied"),

@@ -52,7 +52,7 @@ def test_a_schedule_applies_what_is_pending_in_batches(cycled: Cycled, tmp_path:
 
     try:
         first = wait_for(serving, log, lambda: scheduled("Nothing to do"))[0]
-        assert first["name"] == "unlearn batch"
+        assert first["name"] == "unlearn 0 requests, per-sample-delta"
         assert first["state"]["message"] == "no request is pending, and nothing else has changed"
         weights = [project.weights()["unlearned/model.safetensors"]]
         for number in (1, 2):
@@ -64,7 +64,7 @@ def test_a_schedule_applies_what_is_pending_in_batches(cycled: Cycled, tmp_path:
         assert len(set(weights)) == 3, "each batch made another model"
         evaluations = [
             run
-            for run in ask(server, "flow_runs/filter", flow_runs={"name": {"any_": ["evaluate unlearning"]}})
+            for run in ask(server, "flow_runs/filter", flow_runs={"name": {"any_": ["evaluate per-sample-delta"]}})
             if run["start_time"] > first["start_time"]
         ]
         assert [run["state"]["name"] for run in evaluations] == ["Completed", "Completed"]

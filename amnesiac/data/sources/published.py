@@ -10,22 +10,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torchvision.datasets as sets
 
 from amnesiac.data.listing import Listing, numbered_ids
 from amnesiac.data.samples import Images
 from amnesiac.data.sources.image_parquet import ParquetPart, list_parts
 from amnesiac.errors import DataError
 
-SETS: dict[str, tuple[Any, str]] = {
+SETS: dict[str, tuple[str, str]] = {
     "mnist": (
-        sets.MNIST,
+        "MNIST",
         "MNIST/raw/train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-... and t10k-labels-...",
     ),
-    "fashion-mnist": (sets.FashionMNIST, "FashionMNIST/raw/train-images-idx3-ubyte and the three other IDX files"),
-    "cifar10": (sets.CIFAR10, "the unpacked folder cifar-10-batches-py"),
+    "fashion-mnist": ("FashionMNIST", "FashionMNIST/raw/train-images-idx3-ubyte and the three other IDX files"),
+    "cifar10": ("CIFAR10", "the unpacked folder cifar-10-batches-py"),
     "cifar100": (
-        sets.CIFAR100,
+        "CIFAR100",
         "the unpacked folder cifar-100-python, or cifar100/train.parquet and cifar100/test.parquet",
     ),
 }
@@ -69,7 +68,10 @@ def _list_torchvision(name: str, data_root: Path) -> Listing:
 
 def _open(name: str, data_root: Path, train: bool) -> Any:
     """torchvision's data set, downloaded into the data root if it isn't there."""
-    kind, files = SETS[name]
+    from torchvision import datasets  # costs 1.5 s, which commands that read no published data set shouldn't pay
+
+    class_name, files = SETS[name]
+    kind = getattr(datasets, class_name)
     try:
         with contextlib.suppress(RuntimeError):  # torchvision's "not found"
             return kind(data_root, train=train, download=False)

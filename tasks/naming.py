@@ -1,0 +1,38 @@
+"""Names of flow runs: what this run does, without an id of a person."""
+
+from collections.abc import Callable
+
+from amnesiac.errors import AmnesiacError
+from tasks.catalog import catalog
+from tasks.deletion import pending_requests
+
+
+def prepare_name() -> str:
+    """E.g. "prepare mnist-5k"."""
+    return _named("prepare data", lambda: f"prepare {catalog().params().data.source}")
+
+
+def train_name() -> str:
+    """E.g. "train mlp on mnist-5k"."""
+    params = catalog().params
+    return _named("train", lambda: f"train {params().model.factory} on {params().data.source}")
+
+
+def unlearn_name() -> str:
+    """E.g. "unlearn 2 requests, settled"."""
+    return _named(
+        "unlearn", lambda: f"unlearn {len(pending_requests())} requests, {catalog().params().unlearning.method}"
+    )
+
+
+def evaluate_name() -> str:
+    """E.g. "evaluate settled"."""
+    return _named("evaluate", lambda: f"evaluate {catalog().params().unlearning.method}")
+
+
+def _named(fallback: str, describe: Callable[[], str]) -> str:
+    """The description; the fallback where settings or journal can't be read, which the run itself will report."""
+    try:
+        return describe()
+    except AmnesiacError:
+        return fallback
