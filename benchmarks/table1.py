@@ -9,8 +9,8 @@ Settings:  paper  100 threes in the training set, as in the paper's notebooks; r
 Training:  4 epochs, Adam 0.001, mini-batches of 64, pixels scaled to 0..1, no augmentation, one thread. Deltas are the
            right sample's; the paper's code pairs others with it.
 Hardware, versions, n: printed with the tables and kept in --json. docs/table1.md: AMD EPYC, 2 virtual cores, 1 thread;
-           Python 3.11.7, torch 2.14.1; n = 1 (seed 0) for each setting; 45 CPU minutes.
-Disk:      7 GB (paper) and 17 GB (full) in --work for a while; checked first, removed afterwards.
+           Python 3.11.7, torch 2.14.1; n = 1 (seed 0) for each setting; 42 CPU minutes.
+Disk:      6 GB (paper) and 16 GB (full) in --work for a while; checked first, removed afterwards.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def write_rows(
         return _write_updates(array, spec, spool), None
     weights = step_weights(spec, spool, optimizer)
     if spec.per == "segment":
-        return _write_segments(array, spool, table, weights, progress), None
+        return _write_segments(array, spool, table, weights, summed, progress)
     if spec.fraction < 1.0:
         return _write_subsets(array, spec, spool, table, weights, progress), None
     return _write_samples_rows(array, spool, table, weights, summed, progress)
@@ -71,20 +71,26 @@ def _write_samples_rows(
 
 
 def _write_segments(
-    array: RowArray, spool: SpoolReader, table: VisitTable, weights: StepWeights, progress: Progress
-) -> LedgerEntry:
-    """A sample's visits one after another, each with its step's weight: what settling needs apart."""
+    array: RowArray, spool: SpoolReader, table: VisitTable, weights: StepWeights, summed: bool, progress: Progress
+) -> tuple[LedgerEntry, Vector | None]:
+    """A sample's visits one after another, each with its step's weight: what settling needs apart.
+
+    They add up to the plain delta, so to the path of the weights, where no preconditioner was left out.
+    """
+    summed = summed and not spool.layout.rule.preconditioned
     _check_segments(spool, table)
-    blocks, rows = spool.layout.blocks, len(table.samples) * table.visits
+    blocks, n_parts = spool.layout.blocks, len(table.samples) * table.visits
     limits = weighted_visit_bounds(spool, table, weights)
-    codec = SampleRows(tuple(grid_exponents(b, *limit, rows) for b, limit in zip(blocks, limits, strict=True)))
+    codec = SampleRows(tuple(grid_exponents(b, *limit, n_parts) for b, limit in zip(blocks, limits, strict=True)))
     segments = SegmentRows(codec, table.visits)
-    writer = RowWriter(array, len(table.samples), segments.row_bytes)
+    writer, total = RowWriter(array, len(table.samples), segments.row_bytes), np.zeros(spool.layout.numel)
     for part in chunks(table, spool.layout.numel):
         visits = [codec.encode(weighted_visit(spool, table, weights, part, v)) for v in range(table.visits)]
+        for rows in visits if summed else ():
+            total += codec.total(rows, table.samples[part])
         writer.append(np.concatenate(visits, 1))
         progress(f"seal {array.name}", min(part.stop, len(table.samples)), len(table.samples))
-    return _entry(writer, segments)
+    return _entry(writer, segments), total if summed else None
 
 
 def _check_segments(spool: SpoolReader, table: VisitTable) -> None:

@@ -119,9 +119,12 @@ def test_order_and_repetition_of_the_forget_set_change_no_bit(setup):
 def test_contributions_add_up_to_the_plain_delta_without_adam(setup):
     sums = setup.ledger.segment_totals("contributions", range(20)).sum(0)
     plain = torch.cat([v.flatten() for v in setup.ledger.total("delta", range(20)).values()]).numpy()
+    residual = setup.ledger.manifest.residual
     if setup.spec.training.optimizer.name == "sgd":
+        assert residual["contributions"] < 1e-4
         assert np.linalg.norm(sums - plain) < 1e-4 * np.linalg.norm(plain)
     else:
+        assert "contributions" not in residual
         assert np.linalg.norm(sums - plain) > np.linalg.norm(plain) / 2
 
 
