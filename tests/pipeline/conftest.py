@@ -32,7 +32,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         yield Project(project.root, f"http://127.0.0.1:{port}/api")
     finally:
         dashboard.terminate()
-        dashboard.communicate(timeout=60)
+        dashboard.communicate(timeout=180)
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def finish(*calls: Call) -> list[Done]:
     """Run commands at the same time, wait for all, and check their exit codes."""
     running = [call.start() for call in calls]
     try:
-        printed = [process.communicate(timeout=240) for process in running]
+        printed = [process.communicate(timeout=500) for process in running]
     finally:
         for process in running:
             kill(process)

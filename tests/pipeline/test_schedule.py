@@ -24,7 +24,7 @@ def processes_in(folder: Path) -> list[str]:
 
 
 def wait_for(serving: subprocess.Popen[str], log: Path, done: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300  # a bound, no expectation: the machine may be busy
     while True:
         assert serving.poll() is None, log.read_text()
         with suppress(OSError):  # the server isn't up yet
@@ -73,7 +73,7 @@ def test_a_schedule_applies_what_is_pending_in_batches(cycled: Cycled, tmp_path:
         assert [deployment["schedules"] for deployment in on_demand] == [[]]
     finally:
         serving.terminate()
-        serving.wait(60)
+        serving.wait(180)
     assert serving.returncode == 0, log.read_text()
     assert processes_in(project.root) == []
     assert finish(project.dvc("status"))[0].out.strip().endswith("up to date.")

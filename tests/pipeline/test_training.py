@@ -27,7 +27,7 @@ def kill_after_an_epoch(project: Project) -> None:
     checkpoint = project.data / "scratch/checkpoint.json"
     training = project.amnesiac("train").start()
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not checkpoint.exists():
             assert training.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
