@@ -48,9 +48,9 @@ def test_settings_are_frozen():
         ("data: {source: npz}", r"data: .*needs data\.path"),
         (
             "unlearning: {method: sisa}",
-            r"unlearning\.method: Input should be 'per-sample-delta', .* 'layerwise-partial'",
+            r"unlearning\.method: Input should be 'settled', .* 'layerwise-partial'",
         ),
-        ("capture: {methods: [sisa]}", r"capture\.methods\.0: Input should be 'per-sample-delta'"),
+        ("capture: {methods: [sisa]}", r"capture\.methods\.0: Input should be 'settled'"),
         ("capture: {methods: []}", r"capture\.methods: .*at least 1 item"),
         (
             "capture: {methods: [amnesiac-batch, amnesiac-batch]}\nunlearning: {method: amnesiac-batch}",

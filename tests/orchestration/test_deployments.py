@@ -135,10 +135,12 @@ def test_a_schedule_fires_and_what_a_stop_left_is_settled(api_url: str, serve: C
         while len(missed(client)) < 3:
             time.sleep(0.2)
         newest, *older = missed(client)
+        due = client.read_flow_run(newest).expected_start_time
         serving = serve("third.log")
         serving.until(lambda: state(client, killed) == "Crashed")
         serving.until(lambda: not set(older) & {run.id for run in client.read_flow_runs()})
-        assert client.read_flow_run(newest).auto_scheduled, "the newest of the missed runs is made up for"
+        # another may have come due while the process started: the newest of all is made up for
+        assert [run for run in client.read_flow_runs() if run.auto_scheduled and run.expected_start_time >= due]
         serving.stop(signal.SIGINT)
 
 

@@ -2,9 +2,10 @@ import errno
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,9 +13,6 @@ import pytest
 
 from amnesiac.errors import DamagedStore, RequestError, SpecMismatch, StoreError, UnknownSample
 from amnesiac.requests import Journal, Pointer, RequestDraft, draw_random, read_pointer, resolve, write_pointer
-
-# Forked, so that a process starts in milliseconds: each has the journal opened by nobody but itself.
-PROCESSES = multiprocessing.get_context("fork")
 
 
 def sample(*ids, name=None):
@@ -273,26 +271,33 @@ def test_pointers_on_disk(three, tmp_path):
 # Several processes
 
 
-def file_many(folder, index, worker, start):
-    start.wait()
-    for k in range(15):
-        # Some requests are everybody's, some are this worker's own.
-        Journal(folder).file([sample(f"s{k}", name=f"w{worker}-{k}"), sample(f"s{k}", f"s{k + 1}")], index)
+def start_filing(kind, folder, index, name):
+    """A process of its own, ready to file; it starts when `start` is called on it."""
+    table = folder.parent / "index.parquet"
+    index.to_parquet(table)
+    command = [sys.executable, Path(__file__).with_name("filing_process.py"), kind, folder, table, name]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def start(process):
+    process.stdin.write("go\n")
+    process.stdin.flush()
 
 
 def test_concurrent_filers_lose_and_mix_nothing(tmp_path, make_index):
     index, folder = make_index(n_train=30), tmp_path / "journal"
-    start = PROCESSES.Barrier(4)
-    workers = [PROCESSES.Process(target=file_many, args=(folder, index, w, start)) for w in range(4)]
+    workers = [start_filing("many", folder, index, f"w{w}") for w in range(4)]
     for worker in workers:
-        worker.start()
+        start(worker)
     seen = []
-    while any(worker.is_alive() for worker in workers):
+    while any(worker.poll() is None for worker in workers):
         seen.append(Journal(folder).pointer())
         time.sleep(0.01)
     for worker in workers:
-        worker.join(30)
-        assert worker.exitcode == 0
+        worker.communicate()
+        assert worker.returncode == 0
     requests = Journal(folder).requests()
     assert len(requests) == 4 * 15 + 15
     assert {r.request_id for r in requests} >= {f"w{w}-{k}" for w in range(4) for k in range(15)}
@@ -303,26 +308,18 @@ def test_concurrent_filers_lose_and_mix_nothing(tmp_path, make_index):
         assert len(Journal(folder).read_prefix(pointer)) == pointer.count
 
 
-def file_until_killed(folder, index, acknowledged):
-    for k in range(100_000):
-        [filed] = Journal(folder).file([sample(f"s{k % 9}", name=f"{os.getpid()}-{k}")], index).filed
-        os.write(acknowledged, f"{filed.request_id}\n".encode())
-
-
 def test_what_was_acknowledged_survives_a_kill_and_the_lock_is_freed(tmp_path, index):
-    folder, (reading, writing) = tmp_path / "journal", os.pipe()
-    for k in range(6):
-        victim = PROCESSES.Process(target=file_until_killed, args=(folder, index, writing))
-        victim.start()
-        time.sleep(0.05 + 0.013 * k)
-        os.kill(victim.pid, signal.SIGKILL)
-        victim.join(30)
-        assert victim.exitcode == -signal.SIGKILL
-    os.close(writing)
-    with os.fdopen(reading) as file:
-        acknowledged = file.read().split()
+    folder, acknowledged = tmp_path / "journal", []
+    for k in range(4):
+        victim = start_filing("endless", folder, index, f"v{k}")
+        start(victim)
+        acknowledged.append(victim.stdout.readline().strip())
+        time.sleep(0.013 * k)
+        victim.kill()
+        acknowledged += victim.communicate()[0].split()
+        assert victim.returncode == -signal.SIGKILL
     Journal(folder).file([sample("s9", name="after")], index)
     held = [r.request_id for r in Journal(folder).requests()]
     assert acknowledged
     assert set(acknowledged) <= set(held)
-    assert len(held) <= len(acknowledged) + 6 + 1
+    assert len(held) <= len(acknowledged) + 4 + 1
