@@ -5,6 +5,7 @@ the others:
 same order, same mini-batches, same random shifts, and the scheduled mini-batch size as the loss's denominator.
 """
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,6 +47,13 @@ def augmentation(settings: AugmentSettings, n: int, seed: int, epoch: int) -> np
     generator = numpy_generator(seed, "augmentation", epoch)
     shifts = generator.integers(-settings.shift, settings.shift + 1, (n, 2))
     return np.concatenate([shifts, generator.integers(0, 1 + settings.flip, (n, 1))], 1)
+
+
+def npy_bytes(values: npt.NDArray[np.int16]) -> bytes:
+    """An array as the content of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=False)
+    return file.getvalue()
 
 
 def augment(images: Tensor, draws: npt.NDArray[np.int64]) -> Tensor:

@@ -25,11 +25,13 @@ from amnesiac.models.files import load_weights, save_weights
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
 from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
+from amnesiac.training.batches import augmentation, npy_bytes
 from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
 from amnesiac.training.loop import Loop, TrainingData, run_epochs, threads, weights_of
 from amnesiac.training.optimizers import build_optimizer, learning_rate
 from amnesiac.training.spec import EpochRecord, RunSpec, StateDict, TrainingResult
 
+AUGMENTATION = "augmentation.npy"
 ModelFactory = Callable[[], nn.Module]
 
 
@@ -184,14 +186,19 @@ def _settles(plan: CapturePlan) -> bool:
 def _attachments(
     spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: CapturePlan, progress: Progress
 ) -> dict[str, bytes]:
-    """The run's curvature, where a ledger needs it."""
+    """What was drawn for augmentation, if there is any, and the run's curvature, where a ledger needs it."""
+    augment, n = spec.training.augment, len(data.labels)
+    kept: dict[str, bytes] = {}
+    if augment.shift or augment.flip:
+        draws = [augmentation(augment, n, spec.seed, epoch) for epoch in range(spec.training.epochs)]
+        kept[AUGMENTATION] = npy_bytes(np.stack(draws).astype(np.int16))
     if not _settles(plan):
-        return {}
+        return kept
     snapshots = [load_weights(_snapshot(plan, epoch)) for epoch in range(spec.training.epochs)]
     settings, classes = plan.settings.curvature, int(data.labels.max()) + 1
     probe = Probe(factory, snapshots, data.inputs, data.labels, classes, settings.samples, spec.seed)
     with threads(spec.training.threads):
-        return {FILE: measure(plan.scratch / "spool", probe, settings.clip_quantile, progress).to_bytes()}
+        return kept | {FILE: measure(plan.scratch / "spool", probe, settings.clip_quantile, progress).to_bytes()}
 
 
 def _repair_training(spec: RunSpec, settings: RepairSettings) -> TrainingSettings:

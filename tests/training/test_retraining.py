@@ -1,12 +1,17 @@
 """Retraining without samples against a slow twin that takes one sample at a time, and capture that changes nothing."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from amnesiac.errors import SettingsError
+from amnesiac.ledger import open_ledger
 from amnesiac.seeding import numpy_generator
 from amnesiac.settings import AugmentSettings, CaptureSettings, OptimizerSettings, ScheduleSettings
+from amnesiac.training.batches import augmentation
 from amnesiac.training.run import CapturePlan, discard_scratch, retrain_without, train_with_capture
 from amnesiac.unlearning.unlearn import ledgers_for
 
@@ -120,6 +125,15 @@ def test_capture_changes_nothing(name, spec_of, build, data_of, tmp_path):
     assert {"samples": 11, "expected": 3, "largest": 3, "steps": 9}.items() <= manifest.visits.items()
     discard_scratch(tmp_path / "scratch")
     assert [path.name for path in tmp_path.iterdir()] == ["ledger"]
+
+
+def test_what_was_drawn_for_augmentation_is_in_the_ledger(spec_of, build, data_of, tmp_path):
+    spec, data = spec_of(epochs=3, augment=AugmentSettings(shift=1, flip=True)), data_of(dtype=torch.float32)
+    train_with_capture(spec, lambda: build(torch.float32), data, plan_for(tmp_path, data))
+    kept = np.load(io.BytesIO(open_ledger(tmp_path / "ledger").attachment("augmentation.npy")), allow_pickle=False)
+    for epoch in range(3):
+        assert np.array_equal(kept[epoch], augmentation(spec.training.augment, len(data.labels), spec.seed, epoch))
+    assert len(np.unique(kept)) == 3  # -1, 0, 1
 
 
 def test_momentum_moves_on_where_all_samples_of_a_step_are_left_out(spec_of, build, data):
