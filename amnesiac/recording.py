@@ -39,8 +39,7 @@ def record(
     The loss is a sum over samples divided by the scheduled mini-batch size (a mean, where all mini-batches are full).
     `expected_visits` makes sealing fail unless every sample was seen so often. An error inside the block leaves no
     ledger, and an existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step,
-    SettingsError when
-    `capture.classes` or the method "settled" is asked for (labels and curvature aren't known here).
+    SettingsError when `capture.classes` or the method "settled" is asked for (labels and curvature aren't known here).
     """
     settings, destination = capture or CaptureSettings(), Path(ledger)
     if settings.classes is not None:

@@ -2,9 +2,8 @@
 gradient steps.
 
 With p the mean of P = 1 / (sqrt(vhat) + eps) over a segment, theta~ = p^(-1/2) theta and g~ = p^(1/2) g. P is
-clipped from above at a
-quantile of each layer: coordinates that see almost no gradient have a huge P, forget and retain contributions there are
-large and cancel, and no curvature damps them.
+clipped from above at a quantile of each layer: coordinates that see almost no gradient have a huge P, forget and
+retain contributions there are large and cancel, and no curvature damps them.
 """
 
 from collections.abc import Sequence

@@ -3,9 +3,8 @@
 Float sums depend on their order; sums of multiples of a common power of two, small enough, don't (method.md §8.3).
 Dense
 numbers are rounded to multiples of 2^-40. The factors of outer products are rounded to a grid of their block that is
-as fine as
-53 bits allow for the sum over *all* rows of the ledger: a float64 matrix product over any of them is exact in any
-order. Hence deleting A, then B equals deleting both at once, bit for bit.
+as fine as 53 bits allow for the sum over *all* rows of the ledger: a float64 matrix product over any of them is
+exact in any order. Hence deleting A, then B equals deleting both at once, bit for bit.
 """
 
 from collections.abc import Sequence
