@@ -1,8 +1,9 @@
 """A prepared data set is whole, repeatable to the byte, and refuses what was altered."""
 
 import json
-import resource
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -26,13 +27,22 @@ def folder(tmp_path: Path, digits: Samples) -> Path:
     return tmp_path / "data"
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """A disk that is full after 20 kB: the images of 60 digits don't fit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+# A process of its own: the limit holds for every file a process writes, its redirected output (a CI log) included.
+PREPARE_ON_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from amnesiac.data import load_samples, prepare_dataset
+from amnesiac.errors import StoreError
+from amnesiac.settings import DataSettings
+
+digits = load_samples(DataSettings(source="mnist-5k", limit=60), None, seed=0)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # full after 20 kB: the images of 60 digits don't fit
+try:
+    prepare_dataset(digits, DataSettings.model_validate_json(sys.argv[1]), 4, Path(sys.argv[2]))
+except StoreError as error:
+    sys.exit(f"refused: {error}")
+"""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -134,10 +144,11 @@ def test_malformed_samples_leave_nothing(tmp_path: Path, digits: Samples) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failing_write_leaves_the_old_folder_and_no_partial(folder: Path, digits: Samples, small_files: None) -> None:
+def test_failing_write_leaves_the_old_folder_and_no_partial(folder: Path) -> None:
     before = contents(folder)
-    with pytest.raises(StoreError, match="can't be written.*File too large.*run the stage again"):
-        prepare_dataset(digits, SETTINGS, 4, folder)
+    command = [sys.executable, "-c", PREPARE_ON_A_FULL_DISK, SETTINGS.model_dump_json(), str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert re.search("refused: .*can't be written.*File too large.*run the stage again", ended.stderr), ended.stderr
     assert contents(folder) == before
     assert list(folder.parent.iterdir()) == [folder]
 
