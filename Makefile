@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Published data sets, for tests and runs that want them; the demo needs none
 export AMNESIAC_DATA_ROOT ?= $(firstword $(wildcard ../shared/datasets))
+# One thread a test process: `make test` runs one process a core
+test: export OMP_NUM_THREADS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,7 @@ lint: install  ## ruff, mypy (strict), import contracts
 
 test: lint  ## lint and the test suite (`make test ARGS='-k name'` for a part)
 	@$(if $(AMNESIAC_DATA_ROOT),echo "data root: $(AMNESIAC_DATA_ROOT)",echo "data root: none (AMNESIAC_DATA_ROOT); tests on published MNIST and CIFAR-100 are skipped")
-	python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=$(if $(ARGS),0,90) $(ARGS)
+	python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(if $(ARGS),0,90) $(ARGS)
 
 campaign: install  ## the long tests (not part of `make test`)
 	python -m pytest -m campaign

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from amnesiac.data import Samples, open_dataset, prepare_dataset
-from amnesiac.errors import DamagedRow, DamagedStore, DataError, SettingsError, SpecMismatch, StoreError, UnsealedStore
+from amnesiac.errors import DamagedRow, DamagedStore, DataError, SettingsError, SpecMismatch, UnsealedStore
 from amnesiac.rowstore import RowArray, RowReader
 from amnesiac.settings import DataSettings
 
