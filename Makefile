@@ -10,7 +10,7 @@ test: export OMP_NUM_THREADS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test lint campaign table1 clean
+.PHONY: help install demo dashboard test lint campaign bench table1 clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: lint  ## lint and the test suite (`make test ARGS='-k name'` for a part)
 
 campaign: install  ## the long tests (not part of `make test`)
 	python -m pytest -m campaign
+
+bench: install  ## how near forgetting lands to retraining, MNIST-5k, 5 minutes (`make bench ARGS='--profile full'` for all)
+	amnesiac bench forgetting $(ARGS)
 
 table1: install  ## MNIST (60,000), the paper's small CNN, forget class 3 with each method: the paper's Table 1 beside ours
 	python benchmarks/table1.py

@@ -103,10 +103,31 @@ class TrainingSettings(Settings):
 class CurvatureSettings(Settings):
     """How curvature is measured for settled deltas."""
 
-    samples: Annotated[int, Field(gt=0)] = Field(1000, description="training samples a segment")
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.125, description="of the training samples, a segment")
+    smallest_sample: Annotated[int, Field(gt=0)] = Field(250, description="samples a segment, at least")
+    segments: Annotated[int, Field(gt=0)] = Field(10, description="at most; a segment is one epoch or several")
+    largest_factor: Annotated[int, Field(gt=0)] = Field(2048, description="wider Kronecker factors are cut into blocks")
     clip_quantile: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.5, description="Adam's preconditioner is clipped at this quantile of each layer"
     )
+
+
+class SettledSettings(Settings):
+    """The rows of settled deltas: bytes against fidelity, see docs/methods.md."""
+
+    rows: Literal["low-rank", "dense", "masked", "unsettled"] = "low-rank"
+    rank: Annotated[int, Field(gt=0)] = Field(2, description="low-rank: outer products a layer and sample")
+    class_rank: Annotated[int, Field(gt=0)] = Field(1, description="the same, of the row for deleting a whole class")
+    bits: Literal[8, 16, 32] = Field(8, description="of a stored number; 32 only for dense rows")
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.1, description="masked: of each layer's coordinates")
+    class_rows: bool = Field(True, description="a second row a sample, used where its whole class is deleted")
+    kappa: Positive | None = Field(None, description="factor on the curvature; null: chosen by a rule at sealing")
+
+    @model_validator(mode="after")
+    def _bits_of_dense_rows(self) -> "SettledSettings":
+        if self.bits == 32 and self.rows != "dense":
+            raise ValueError(f"settled.bits 32 is for dense rows, not {self.rows!r}: set 8 or 16, or rows to dense")
+        return self
 
 
 class CaptureSettings(Settings):
@@ -118,6 +139,7 @@ class CaptureSettings(Settings):
         None, description="low rank for convolutions; null keeps them exact"
     )
     dtype: Literal["float32", "float16"] = "float32"
+    settled: SettledSettings = SettledSettings()
     curvature: CurvatureSettings = CurvatureSettings()
     classes: tuple[int, ...] | None = Field(None, description="capture only these classes (as the 2024 paper does)")
 
@@ -135,6 +157,23 @@ class RepairSettings(Settings):
     lr: Positive | None = Field(None, description="null: the rate at which training's last epoch began")
 
 
+class ConfidenceSettings(Settings):
+    """When a deletion batch isn't good enough as it is, and what is done then (docs/methods.md has the calibration)."""
+
+    repair_above: Positive = Field(0.03, description="predicted KL from retraining, nats: needs_repair")
+    retrain_above: Positive = Field(0.15, description="predicted KL from retraining, nats: needs_retraining")
+    drift_budget: Positive = Field(0.5, description="all that was subtracted, relative to the training's path")
+    act: Literal["report", "repair", "retrain"] = Field(
+        "repair", description="report only flags; repair fine-tunes what is flagged; retrain retrains what needs it"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ConfidenceSettings":
+        if self.retrain_above < self.repair_above:
+            raise ValueError("confidence.retrain_above is below repair_above: raise it, or lower repair_above")
+        return self
+
+
 class UnlearningSettings(Settings):
     """How a deletion batch is carried out."""
 
@@ -142,8 +181,8 @@ class UnlearningSettings(Settings):
     scale: Literal["lr", "one"] = Field(
         "lr", description="per-sample-subset: scaled by the learning rate, or as described"
     )
-    kappa: Positive = Field(1.0, description="settled: factor on the curvature; 1 is what theory says")
     repair: RepairSettings = RepairSettings()
+    confidence: ConfidenceSettings = ConfidenceSettings()
 
 
 class RecurrenceSettings(Settings):

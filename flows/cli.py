@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.bench import bench
 from tasks.prefect_environment import configure
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 request = typer.Typer(no_args_is_help=True, help="File and list deletion requests.")
 app.add_typer(request, name="request")
+app.add_typer(bench, name="bench")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Run even if DVC calls the stage up to date.")]
@@ -73,6 +75,23 @@ def evaluate(force: Force = False, as_json: Json = False) -> None:
 
         flow(force)
         print_comparison(as_json)
+
+
+@app.command()
+def verify(as_json: Json = False) -> None:
+    """Recompute the subtraction's result from the rows that are left. Example: [bold]amnesiac verify --json[/]
+
+    Covers unlearned/model.safetensors (settled deltas), not what repair or retraining made beside it. Exit codes: 1
+    something is wrong, and it says what; 2 there is nothing to verify yet.
+    """
+    with _ready(server=False):
+        from flows.console import print_verification
+        from tasks.verification import verify_published
+
+        found = verify_published()
+        print_verification(found, as_json)
+        if found.problems:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from amnesiac.evaluation import judge, roles_in
 from amnesiac.requests import FilingResult
+from amnesiac.verification import Verification
 from tasks.catalog import catalog
 from tasks.deletion import applied_requests
 from tasks.reporting import result_table
@@ -51,6 +53,21 @@ def print_comparison(as_json: bool) -> None:
         if role in roles_in(metrics):
             console.print(judge(metrics, role).sentence)
     console.print("seconds: " + ", ".join(f"{step} {value:.3g}" for step, value in metrics["seconds"].items()))
+
+
+def print_verification(found: Verification, as_json: bool) -> None:
+    """What the verifier found; everything that is wrong is listed."""
+    if as_json:
+        print_json(asdict(found))
+        return
+    counts = f"{found.forgotten} samples deleted, {found.surviving} left, {found.read} of their rows read"
+    if found.problems:
+        console.print(f"verify: {len(found.problems)} things are wrong ({counts})")
+        for problem in found.problems:
+            console.print(f"- {problem}", markup=False, soft_wrap=True)
+    else:
+        exactly = "bit for bit" if found.identical else f"to within {found.largest_difference:.3g} (masked rows)"
+        console.print(f"verify: {found.weights} is base minus surviving rows, {exactly} ({counts})", soft_wrap=True)
 
 
 def print_where_to_look(run: UUID | None) -> None:

@@ -1,6 +1,7 @@
 """Deletion requests and batches: file, plan, subtract, repair, write the unlearned model."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,15 +29,20 @@ from amnesiac.requests import (
     write_pointer,
 )
 from amnesiac.settings import Settings
-from amnesiac.training import repair
-from amnesiac.unlearning import unlearn
+from amnesiac.training import repair, retrain_without
+from amnesiac.unlearning import Confidence, confidence, unlearn
 from tasks.catalog import catalog
 from tasks.progress import shown_progress
 from tasks.timings import keep_seconds
 from tasks.training import MODEL, model_factory
 
 REPAIRED = "repaired.safetensors"
+CORRECTION = "correction.safetensors"
+RETRAINED = "retrained.safetensors"
 VERSION = "version.json"
+FLAGGED_EPOCHS = 0.25
+
+_log = logging.getLogger("amnesiac.deletion")
 
 
 class NewRequest(Settings):
@@ -142,14 +148,21 @@ def subtract(batch: Batch) -> dict[str, Any]:
     forget = resolve(requests, at.dataset().index)
     result = unlearn(params.unlearning, ledger, weights, forget.rows)
     keep_seconds("unlearn", result.seconds)
-    repaired = _repaired(result.weights, forget)
+    found = confidence(ledger, weights, result.master, forget.rows, params.unlearning.confidence)
+    repaired = _repaired(result.weights, forget, _repair_epochs(found))
+    retrained = _retrained(forget) if _acts(found, "needs_retraining", "retrain") else None
+    files = {MODEL: result.weights, REPAIRED: repaired, RETRAINED: retrained, CORRECTION: result.correction}
     version = _version(batch, requests, forget) | {
+        "run_id": ledger.manifest.run_id,
         "weights_sha256": hash_tensors(result.weights),
         "repaired_sha256": hash_tensors(repaired) if repaired else None,
+        "correction_sha256": hash_tensors(result.correction) if result.correction else None,
         "rows": result.rows,
         "bytes_per_row": result.row_bytes,
+        "confidence": asdict(found) if found else None,
+        "published": _published(found, files),
     }
-    _write_version(result.weights, repaired, version)
+    _write_version(files, version)
     return version
 
 
@@ -158,12 +171,43 @@ def planned_requests(pointer: Pointer) -> tuple[tuple[DeletionRequest, ...], Poi
     return (catalog().open_journal().read_prefix(pointer) if pointer.count else ()), pointer
 
 
-def _repaired(weights: Mapping[str, torch.Tensor], forget: ForgetSet) -> dict[str, torch.Tensor] | None:
-    at, settings = catalog(), catalog().params().unlearning.repair
-    if settings.epochs == 0 or not forget.rows:
+def _acts(found: Confidence | None, verdict: str, *acts: str) -> bool:
+    """Whether a deletion batch is flagged so, and the settings act on it."""
+    return found is not None and found.verdict == verdict and catalog().params().unlearning.confidence.act in acts
+
+
+def _flagged(found: Confidence | None) -> bool:
+    return _acts(found, "needs_repair", "repair", "retrain") or _acts(found, "needs_retraining", "repair", "retrain")
+
+
+def _repair_epochs(found: Confidence | None) -> float:
+    """What the settings ask for in any case; a quarter of an epoch at least where a batch is flagged."""
+    asked = catalog().params().unlearning.repair.epochs
+    return max(asked, FLAGGED_EPOCHS) if _flagged(found) else asked
+
+
+def _published(found: Confidence | None, files: Mapping[str, object]) -> str:
+    """The file to publish: the subtraction's result, or what was done where that isn't good enough. Warns then."""
+    if found is None or found.verdict == "good":
+        return MODEL
+    best = MODEL if not _flagged(found) else RETRAINED if files[RETRAINED] is not None else REPAIRED
+    _log.warning("the deletion batch %s: %s; published: %s", found.verdict.replace("_", " "), found.reason, best)
+    return best
+
+
+def _retrained(forget: ForgetSet) -> dict[str, torch.Tensor]:
+    at, dataset = catalog(), catalog().dataset()
+    with shown_progress("retrain", "retraining without the forget set") as progress:
+        train, factory = dataset.split("train"), model_factory(dataset)
+        return retrain_without(at.run_spec(), factory, train, forget.rows, progress=progress).weights
+
+
+def _repaired(weights: Mapping[str, torch.Tensor], forget: ForgetSet, epochs: float) -> dict[str, torch.Tensor] | None:
+    at, settings = catalog(), catalog().params().unlearning.repair.model_copy(update={"epochs": epochs})
+    if epochs == 0 or not forget.rows:
         return None
     dataset = at.dataset()
-    with shown_progress("repair", f"repair on retained data, {settings.epochs} epochs") as progress:
+    with shown_progress("repair", f"repair on retained data, {epochs} epochs") as progress:
         train = dataset.split("train")
         result = repair(at.run_spec(), model_factory(dataset), weights, train, forget.rows, settings, progress=progress)
     keep_seconds("repair", result.seconds)
@@ -183,11 +227,9 @@ def _version(batch: Batch, requests: Sequence[DeletionRequest], forget: ForgetSe
     }
 
 
-def _write_version(
-    weights: Mapping[str, torch.Tensor], repaired: Mapping[str, torch.Tensor] | None, version: dict[str, Any]
-) -> None:
+def _write_version(files: Mapping[str, Mapping[str, torch.Tensor] | None], version: dict[str, Any]) -> None:
     with whole_folder(catalog().unlearned) as aside:
-        save_weights(aside / MODEL, weights)
-        if repaired is not None:
-            save_weights(aside / REPAIRED, repaired)
+        for name, tensors in files.items():
+            if tensors is not None:
+                save_weights(aside / name, tensors)
         write_json(aside / VERSION, version)

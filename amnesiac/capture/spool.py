@@ -92,8 +92,8 @@ class Layout:
         if self.dtype != "float16":
             return torch.from_numpy(stored.view(NUMPY_DTYPE[self.dtype]))
         cut = 4 * len(self.pieces())
-        scales = torch.from_numpy(np.ascontiguousarray(stored[:, :cut]).view(np.float32))
-        rows = torch.from_numpy(np.ascontiguousarray(stored[:, cut:]).view(np.float16)).float()
+        scales = torch.from_numpy(stored[:, :cut].copy().view(np.float32))
+        rows = torch.from_numpy(stored[:, cut:].copy().view(np.float16)).float()
         for k, piece in enumerate(self.pieces()):
             rows[:, piece] *= safe(scales[:, k : k + 1])
         return rows

@@ -1,10 +1,9 @@
 """Curvature of the training loss along the run: Kronecker eigenbases and EK-FAC eigenvalues (method.md §2).
 
 For a linear map the Fisher matrix is nearly a Kronecker product of E[b b^T] and E[a a^T] (K-FAC, Martens and Grosse
-2015); in the product
-of their eigenbases its diagonal is measured exactly (EK-FAC, George et al. 2018): lambda = E[(Q_out^T G Q_in)^2]
-over per-sample gradients G
-whose labels are drawn from the model's own prediction (true Fisher). Layers without a matrix form keep their diagonal.
+2015); in the product of their eigenbases its diagonal is measured exactly (EK-FAC, George et al. 2018):
+lambda = E[(Q_out^T G Q_in)^2] over per-sample gradients G whose labels are drawn from the model's own prediction (true
+Fisher). Layers without a matrix form keep their diagonal.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,31 +18,46 @@ from torch import Tensor, nn
 from amnesiac.capture.blocks import Block
 from amnesiac.capture.hooks import GradientTap
 from amnesiac.capture.layers import Factors, LayerGradient
+from amnesiac.curvature.basis import Basis, eigenvectors
 from amnesiac.curvature.whitening import Whitening
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import numpy_generator, torch_generator
 
-_BATCH = 256
+_BATCH = 128
+_BASIS_SNAPSHOTS = 4
+_LARGEST_TABLE = 1 << 29  # numbers of a layer's eigenvalues by class, all segments: 2 GiB
 
 
 @dataclass(frozen=True)
 class LayerCurvature:
-    """One layer.
+    """One layer, in the coordinates of its basis.
 
-    q_out `[d_out, d_out]`, q_in `[d_in, d_in]`: eigenbases, pooled over segments; None for layers without a matrix
-    eigenvalues `[segments, classes, d_out, d_in]` (or `[segments, classes, numel]`): means over the samples of a class
+    total:    eigenvalues of each segment, means over all samples, `[segments, d_out, d_in]` (or `[segments, numel]`)
+    by_class: the part of `total` that has to do with each class, `[segments, classes, ...]`: draws of samples of the
+              class, and draws whose label is the class. None where the table would be too large
+    pace:     of each segment (whitening.py), 1 under SGD
     """
 
-    q_out: Tensor | None
-    q_in: Tensor | None
-    eigenvalues: Tensor
+    basis: Basis
+    total: Tensor
+    by_class: Tensor | None
+    pace: tuple[float, ...]
+
+    def retained(self, segment: int, forgotten: Tensor | None) -> Tensor:
+        """Eigenvalues of a segment when these shares of the classes' samples, `[classes]`, are left out."""
+        if forgotten is None or self.by_class is None:
+            return self.total[segment]
+        left_out = torch.tensordot(forgotten.to(self.total.dtype), self.by_class[segment].to(self.total.dtype), 1)
+        kept: Tensor = (self.total[segment] - left_out).clamp_min(0.0)
+        return kept
 
 
 @dataclass(frozen=True)
 class Probe:
     """What curvature is measured on.
 
-    snapshots: weights at the middle of each segment;  inputs, labels: the training samples;  samples: drawn a segment
+    snapshots: weights at the middle of each segment;  inputs, labels: the training samples
+    samples:   drawn for the eigenvalues of each segment;  largest_factor: wider factors are cut into blocks
     """
 
     factory: Callable[[], nn.Module]
@@ -52,6 +66,7 @@ class Probe:
     labels: Tensor
     classes: int
     samples: int
+    largest_factor: int
     seed: int
 
     def rows(self, segment: int) -> npt.NDArray[np.int64]:
@@ -62,102 +77,107 @@ class Probe:
 
 
 def estimate(
-    probe: Probe, blocks: Sequence[Block], whitenings: Sequence[Sequence[Whitening]], progress: Progress = silent
+    probe: Probe, blocks: Sequence[Block], whitenings: Sequence[Whitening], progress: Progress = silent
 ) -> list[LayerCurvature]:
-    """Curvature of each block; `whitenings` by segment and block. Two passes over the drawn samples of each segment."""
+    """Curvature of each block. Bases from up to four snapshots, eigenvalues from all: one pass over the drawn samples
+    of each.
+    """
     bases = _bases(probe, blocks, whitenings, progress)
-    values = [_eigenvalues(probe, blocks, bases, whitenings[s], s) for s in range(len(probe.snapshots))]
-    stacked = [torch.stack([segment[k] for segment in values]) for k in range(len(blocks))]
+    tables = []
+    for segment in range(len(probe.snapshots)):
+        tables.append(_eigenvalues(probe, blocks, bases, segment))
+        progress("curvature", segment + 1, len(probe.snapshots))
     return [
-        LayerCurvature(*basis, own) if basis is not None else LayerCurvature(None, None, own)
-        for basis, own in zip(bases, stacked, strict=True)
+        LayerCurvature(basis, torch.stack([t[k][0] for t in tables]), _stacked([t[k][1] for t in tables]), own.pace)
+        for k, (basis, own) in enumerate(zip(bases, whitenings, strict=True))
     ]
 
 
-def _bases(
-    probe: Probe, blocks: Sequence[Block], whitenings: Sequence[Sequence[Whitening]], progress: Progress
-) -> list[tuple[Tensor, Tensor] | None]:
-    """Eigenvectors of the layers' two factors, summed over all segments."""
+def _stacked(tables: Sequence[Tensor | None]) -> Tensor | None:
+    present = [table for table in tables if table is not None]
+    return torch.stack(present) if present else None
+
+
+def _bases(probe: Probe, blocks: Sequence[Block], whitenings: Sequence[Whitening], progress: Progress) -> list[Basis]:
+    """Eigenvectors of the layers' two factors, pooled over snapshots spread over the run."""
+    count = len(probe.snapshots)
+    chosen = sorted({round(float(s)) for s in np.linspace(0, count - 1, min(count, _BASIS_SNAPSHOTS))})
     sums: list[list[Tensor | float]] = [[0.0, 0.0] for _ in blocks]
-    for segment in range(len(probe.snapshots)):
-        for _, gradients in _gradients(probe, segment):
+    for done, segment in enumerate(chosen):
+        for gradients, _ in _gradients(probe, segment):
             for k, block in enumerate(blocks):
                 factors = gradients[block.layer]
                 if isinstance(factors, Factors):
-                    left, right = (t.flatten(0, 1) for t in _whitened(factors, whitenings[segment][k]))
+                    left, right = factors.left.flatten(0, 1), factors.right.flatten(0, 1)
                     sums[k] = [sums[k][0] + left.T @ left, sums[k][1] + right.T @ right]
-        progress("curvature", segment + 1, 2 * len(probe.snapshots))
-    return [
-        (torch.linalg.eigh(left)[1], torch.linalg.eigh(right)[1])
-        if isinstance(left, Tensor) and isinstance(right, Tensor)
-        else None
-        for left, right in sums
-    ]
+        progress("eigenbases", done + 1, len(chosen))
+    return [_basis(left, right, own, probe) for (left, right), own in zip(sums, whitenings, strict=True)]
+
+
+def _basis(left: Tensor | float, right: Tensor | float, whitening: Whitening, probe: Probe) -> Basis:
+    if not isinstance(left, Tensor) or not isinstance(right, Tensor):
+        return Basis(None, None, whitening.root)
+    assert whitening.left is not None and whitening.right is not None
+    sides = ((left, whitening.left), (right, whitening.right))
+    return Basis(*(s[:, None] * eigenvectors(s[:, None] * m * s[None, :], probe.largest_factor) for m, s in sides))
 
 
 def _eigenvalues(
-    probe: Probe,
-    blocks: Sequence[Block],
-    bases: Sequence[tuple[Tensor, Tensor] | None],
-    whitenings: Sequence[Whitening],
-    segment: int,
-) -> list[Tensor]:
-    """Mean squares in the eigenbasis, by class: `[classes, d_out, d_in]` a block."""
-    sums = [torch.zeros(probe.classes, *(block.matrix or (block.numel,))) for block in blocks]
-    counts = torch.zeros(probe.classes)
-    for labels, gradients in _gradients(probe, segment):
-        counts += torch.bincount(labels, minlength=probe.classes)
+    probe: Probe, blocks: Sequence[Block], bases: Sequence[Basis], segment: int
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Mean squares in the eigenbasis, of all samples and by class."""
+    tables = [_empty_table(block, probe) for block in blocks]
+    for gradients, touched in _gradients(probe, segment):
         for k, block in enumerate(blocks):
-            squares_by_class(sums[k], gradients[block.layer], block, bases[k], whitenings[k], labels)
-    return [total / counts.clamp_min(1.0).reshape(-1, *[1] * (total.dim() - 1)) for total in sums]
+            add_squares(tables[k], gradients[block.layer], block, bases[k], touched)
+    n = len(probe.rows(segment))
+    return [(table[0] / n, table[1:].div(n).bfloat16() if len(table) > 1 else None) for table in tables]
 
 
-def squares_by_class(
-    sums: Tensor,
-    gradient: LayerGradient,
-    block: Block,
-    basis: tuple[Tensor, Tensor] | None,
-    whitening: Whitening,
-    labels: Tensor,
-) -> None:
-    """Add the samples' squared gradients in the eigenbasis to their classes' sums, in place."""
-    if not isinstance(gradient, Factors) or basis is None:
-        flat = _flat(block, gradient) * whitening.root
-        sums.index_add_(0, labels, flat.square())
+def _empty_table(block: Block, probe: Probe) -> Tensor:
+    fits = block.numel * probe.classes * len(probe.snapshots) <= _LARGEST_TABLE
+    return torch.zeros(1 + (probe.classes if fits else 0), *(block.matrix or (block.numel,)))
+
+
+def add_squares(table: Tensor, gradient: LayerGradient, block: Block, basis: Basis, touched: Tensor) -> None:
+    """Add the samples' squared gradients in the eigenbasis to `table` (all, then by class `touched` `[n, 1 + classes]`,
+    whose first column is 1).
+    """
+    marks = touched[:, : len(table)]
+    if isinstance(gradient, Factors) and gradient.left.shape[1] == 1:
+        assert basis.left is not None and basis.right is not None
+        left, right = (gradient.left[:, 0] @ basis.left).square(), (gradient.right[:, 0] @ basis.right).square()
+        for column in range(len(table)):  # one outer product a sample: its square is the squares' outer product
+            own = marks[:, column].bool()
+            table[column] += left[own].T @ right[own]
         return
-    left, right = _whitened(gradient, whitening)
-    left, right = left @ basis[0], right @ basis[1]
-    if left.shape[1] > 1:
-        sums.index_add_(0, labels, (left.transpose(1, 2) @ right).square())
-        return
-    for label in sorted(set(labels.tolist())):  # one outer product a sample: its square is the squares' outer product
-        own = labels == label
-        sums[label] += left[own, 0].square().T @ right[own, 0].square()
+    inside = _dense(gradient, block, basis)
+    table += (marks.T @ inside.square().flatten(1)).reshape(table.shape)
 
 
-def _whitened(factors: Factors, whitening: Whitening) -> tuple[Tensor, Tensor]:
-    assert whitening.left is not None and whitening.right is not None
-    return factors.left * whitening.left, factors.right * whitening.right
+def _dense(gradient: LayerGradient, block: Block, basis: Basis) -> Tensor:
+    """Whole gradients in the eigenbasis, by the cheaper way: factors first, or their product."""
+    if not isinstance(gradient, Factors):
+        return basis.into(torch.cat([gradient[name.rpartition(".")[2]].flatten(1) for name in block.parameters], 1))
+    positions, (d_out, d_in) = gradient.left.shape[1], (gradient.left.shape[2], gradient.right.shape[2])
+    if positions * (d_out**2 + d_in**2) > d_out * d_in * (d_out + d_in):
+        return basis.into(gradient.dense())
+    assert basis.left is not None and basis.right is not None
+    return (gradient.left @ basis.left).transpose(1, 2) @ (gradient.right @ basis.right)
 
 
-def _flat(block: Block, gradient: LayerGradient) -> Tensor:
-    assert isinstance(gradient, dict)
-    return torch.cat([gradient[name.rpartition(".")[2]].flatten(1) for name in block.parameters], 1)
-
-
-def _gradients(probe: Probe, segment: int) -> Iterator[tuple[Tensor, dict[str, LayerGradient]]]:
-    """Per-sample gradients at a snapshot, labels drawn from the prediction; yields the samples' *true* classes with
-    them.
+def _gradients(probe: Probe, segment: int) -> Iterator[tuple[dict[str, LayerGradient], Tensor]]:
+    """Per-sample gradients at a snapshot, labels drawn from the prediction, and which classes they have to do with:
+    `[n, 1 + classes]`, the first column 1.
     """
     model = probe.factory()
     model.load_state_dict(dict(probe.snapshots[segment]))
     tap, generator = GradientTap(model), torch_generator(probe.seed, "fisher", segment)
-    chosen = torch.from_numpy(probe.rows(segment))
-    for start in range(0, len(chosen), _BATCH):
-        rows = chosen[start : start + _BATCH]
+    for rows in torch.split(torch.from_numpy(probe.rows(segment)), _BATCH):
         tap.start()
         logits = model(probe.inputs[rows])
         drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator).squeeze(1)
         F.cross_entropy(logits, drawn, reduction="sum").backward()  # type: ignore[no-untyped-call]
-        yield probe.labels[rows], tap.take()
+        touched = F.one_hot(probe.labels[rows], probe.classes) | F.one_hot(drawn, logits.shape[1])[:, : probe.classes]
+        yield tap.take(), torch.cat([torch.ones(len(rows), 1), touched.float()], 1)
     tap.remove()

@@ -1,19 +1,17 @@
-"""The curvature of a run as one file of its ledger: safetensors, no pickle."""
+"""The curvature of a run, and as one file of its ledger: safetensors, no pickle."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from amnesiac.capture.attribution import Rule, Step
 from amnesiac.capture.blocks import Block
+from amnesiac.curvature.basis import Basis
 from amnesiac.curvature.estimate import LayerCurvature
-from amnesiac.curvature.whitening import Whitening
 
 FILE = "curvature.safetensors"
 
@@ -22,33 +20,40 @@ FILE = "curvature.safetensors"
 class RunCurvature:
     """What settling needs beside the contributions.
 
-    blocks:      the layers, in the order of the parameters
-    layers:      their curvature
-    whitenings:  by segment and layer under Adam, None under SGD
-    rates:       lr / (1 - momentum) summed over the steps of each segment
-    counts:      training samples of each class
+    blocks: the layers, in the order of the parameters;  layers: their curvature
+    bounds: first step of each segment, and the number of steps
+    rates:  lr / (1 - momentum) summed over the steps of each segment
+    decays: what weight decay adds to z, of each layer and segment
+    counts: training samples of each class
     """
 
     blocks: tuple[Block, ...]
     layers: tuple[LayerCurvature, ...]
-    whitenings: tuple[tuple[Whitening, ...], ...] | None
+    bounds: tuple[int, ...]
     rates: tuple[float, ...]
+    decays: tuple[tuple[float, ...], ...]
     counts: tuple[int, ...]
+
+    @property
+    def output_layer(self) -> int:
+        """The last layer that is a linear map."""
+        return max((k for k, block in enumerate(self.blocks) if block.matrix is not None), default=-1)
 
     def to_bytes(self) -> bytes:
         """One safetensors file; eigenvalues as bfloat16, whose three digits are more than an estimate's noise."""
         blocks = json.dumps([block.to_json() for block in self.blocks]).encode()
         tensors: dict[str, Tensor] = {
+            "bounds": torch.tensor(self.bounds),
             "rates": torch.tensor(self.rates, dtype=torch.float64),
+            "decays": torch.tensor(self.decays, dtype=torch.float64),
             "counts": torch.tensor(self.counts),
             "blocks": torch.frombuffer(bytearray(blocks), dtype=torch.uint8),
-        }  # fmt: skip
+        }
         for k, layer in enumerate(self.layers):
-            tensors[f"{k}.eigenvalues"] = layer.eigenvalues.bfloat16()
-            if layer.q_out is not None and layer.q_in is not None:
-                tensors |= {f"{k}.q_out": layer.q_out.contiguous(), f"{k}.q_in": layer.q_in.contiguous()}
-            if self.whitenings is not None:
-                tensors[f"{k}.root"] = torch.stack([segment[k].root for segment in self.whitenings])
+            own = {"left": layer.basis.left, "right": layer.basis.right, "root": layer.basis.root}
+            own |= {"total": layer.total.bfloat16(), "by_class": layer.by_class}
+            own |= {"pace": torch.tensor(layer.pace, dtype=torch.float64)}
+            tensors |= {f"{k}.{name}": value for name, value in own.items() if value is not None}
         return save({name: value.contiguous() for name, value in tensors.items()})
 
 
@@ -57,25 +62,19 @@ def from_bytes(content: bytes) -> RunCurvature:
     tensors = load(content)
     blocks = tuple(Block.from_json(b) for b in json.loads(tensors["blocks"].numpy().tobytes()))
     layers = tuple(
-        LayerCurvature(tensors.get(f"{k}.q_out"), tensors.get(f"{k}.q_in"), tensors[f"{k}.eigenvalues"].float())
+        LayerCurvature(
+            Basis(*(tensors.get(f"{k}.{side}") for side in ("left", "right", "root"))),
+            tensors[f"{k}.total"].float(),
+            tensors.get(f"{k}.by_class"),
+            tuple(tensors[f"{k}.pace"].tolist()),
+        )
         for k in range(len(blocks))
     )
-    whitenings = None
-    if "0.root" in tensors:
-        roots = [tensors[f"{k}.root"] for k in range(len(blocks))]
-        segments = range(len(roots[0]))
-        whitenings = tuple(tuple(Whitening(root[s], None, None) for root in roots) for s in segments)
-    rates, counts = tensors["rates"].tolist(), tensors["counts"].tolist()
-    return RunCurvature(blocks, layers, whitenings, tuple(rates), tuple(counts))
+    bounds, rates, counts = (tuple(tensors[name].tolist()) for name in ("bounds", "rates", "counts"))
+    return RunCurvature(blocks, layers, bounds, rates, tuple(map(tuple, tensors["decays"].tolist())), counts)
 
 
-def segment_rates(rule: Rule, steps: Sequence[Step], segments: int) -> tuple[float, ...]:
-    """Effective learning rate of each of `segments` equal parts of the run: sum of lr / (1 - momentum)."""
-    rates = np.array([step.lr for step in steps]).reshape(segments, -1).sum(1) / (1.0 - rule.momentum)
-    return tuple(float(rate) for rate in rates)
-
-
-def mean_preconditioners(values: npt.NDArray[np.float32], segments: int) -> list[Tensor]:
-    """Adam's P averaged over each of `segments` equal parts of the run, from `[steps, P]`."""
-    parts = np.split(values, segments)
-    return [torch.from_numpy(np.asarray(part.mean(0))) for part in parts]
+def segment_rates(rule: Rule, steps: Sequence[Step], bounds: Sequence[int]) -> tuple[float, ...]:
+    """Effective learning rate of each segment: the sum of lr / (1 - momentum) over its steps."""
+    sums = (sum(step.lr for step in steps[a:b]) for a, b in zip(bounds, bounds[1:], strict=False))
+    return tuple(total / (1.0 - rule.momentum) for total in sums)

@@ -1,9 +1,8 @@
 """Row codecs: how one row of a ledger becomes bytes, and how the sum over many rows is taken exactly.
 
 Float sums depend on their order; sums of multiples of a common power of two, small enough, don't (method.md §8.3).
-Dense
-numbers are rounded to multiples of 2^-40. The factors of outer products are rounded to a grid of their block that is
-as fine as 53 bits allow for the sum over *all* rows of the ledger: a float64 matrix product over any of them is
+Dense numbers are rounded to multiples of 2^-40. The factors of outer products are rounded to a grid of their block
+that is as fine as 53 bits allow for the sum over *all* rows of the ledger: a float64 matrix product over any of them is
 exact in any order. Hence deleting A, then B equals deleting both at once, bit for bit.
 """
 
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from amnesiac.capture.blocks import Block, matrix_to_parameters, unpack_factors
 from amnesiac.capture.coordinates import subset
-from amnesiac.errors import StoreError
 
 Bytes2D = npt.NDArray[np.uint8]
 Vector = npt.NDArray[np.float64]
@@ -135,22 +133,6 @@ class SegmentRows:
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
         return {"codec": "segments", "segments": self.segments, "part": self.part.to_json()}
-
-
-Codec = SampleRows | SegmentRows | SubsetRows
-
-
-def codec_from_json(value: dict[str, Any]) -> Codec:
-    """The codec that a manifest describes; raises StoreError for one that this version doesn't know."""
-    if value["codec"] == "subset":
-        return SubsetRows(tuple(tuple(s) for s in value["shapes"]), value["fraction"], value["shared"])
-    if value["codec"] == "segments":
-        part = codec_from_json(value["part"])
-        assert isinstance(part, SampleRows)
-        return SegmentRows(part, value["segments"])
-    if value["codec"] == "factors":
-        return SampleRows(tuple(RowBlock(Block.from_json(b), *b["grid"]) for b in value["blocks"]))
-    raise StoreError(f"unknown row codec {value['codec']!r}: the store was written by another version of amnesiac")
 
 
 def plan_sample_rows(blocks: Sequence[Block], visits: int, scalar_weights: bool) -> tuple[Block, ...]:

@@ -12,7 +12,7 @@ from amnesiac.durable import write_json
 from amnesiac.errors import DamagedStore, UnsealedStore
 from amnesiac.hashing import hash_json
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 

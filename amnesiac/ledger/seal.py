@@ -1,7 +1,6 @@
 """Sealing: one streaming pass over the spool for each row array, then the manifest; only then the ledger exists."""
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,10 +16,13 @@ from amnesiac.capture.spool import SpoolReader, read_spool
 from amnesiac.durable import whole_folder, write_bytes
 from amnesiac.errors import IncompleteStore
 from amnesiac.hashing import hash_file, hash_tensors
+from amnesiac.ledger.base import BASE, write_base
 from amnesiac.ledger.manifest import LedgerEntry, Manifest
-from amnesiac.ledger.settle import VisitTable, optimizer_weights, visit_table
+from amnesiac.ledger.settled_rows import SettledWriting, write_settled
+from amnesiac.ledger.settling import Settling, Weights
 from amnesiac.ledger.spec import LedgerSpec
-from amnesiac.ledger.writing import write_rows
+from amnesiac.ledger.visits import VisitTable, optimizer_weights, step_weights, visit_table
+from amnesiac.ledger.writing import ROWS, write_rows
 from amnesiac.progress import Progress, silent
 
 SAMPLES = "samples.parquet"
@@ -48,6 +50,7 @@ class Run:
     captured: npt.NDArray[np.bool_] | None = None
     labels: npt.NDArray[np.int64] | None = None
     attachments: Mapping[str, bytes] = field(default_factory=dict)
+    settling: Settling | None = None
 
 
 def seal(
@@ -63,15 +66,35 @@ def seal(
         counts = _check_complete(spool.index, table, run)
         _write_samples(folder, run, counts, table)
         optimizer = functools.cache(lambda: optimizer_weights(spool))
+        facts = {} if run.settling is None else run.settling.facts()
+        settled = [spec for spec in ledgers if spec.per.startswith("settled")]
         written = {
-            spec.name: write_rows(folder, run.run_id, spec, spool, table, optimizer, run.captured is None, progress)
+            spec.name: write_rows(
+                folder, run.run_id, spec, spool, table, optimizer, run.captured is None, progress, facts
+            )
             for spec in ledgers
+            if spec not in settled
         }
+        if settled:
+            written |= _write_settled(folder, run, settled, spool, table, progress)
         for name, content in run.attachments.items():
             write_bytes(folder / name, content)
         manifest = _manifest(folder, run, spool, counts, written)
         manifest.write(folder)
     return manifest
+
+
+def _write_settled(
+    folder: Path, run: Run, specs: Sequence[LedgerSpec], spool: SpoolReader, table: VisitTable, progress: Progress
+) -> dict[str, tuple[LedgerEntry, Vector | None]]:
+    """The settled rows, and the base: what is left of the weights when every sample's row is added to them."""
+    assert run.settling is not None
+    classes = np.full(len(run.sample_ids), -1, np.int64) if run.labels is None else run.labels
+    steps, own = step_weights(specs[0], spool, lambda: optimizer_weights(spool)), classes[table.samples]
+    writing = SettledWriting(spool, table, steps, run.settling, own, Weights(run.settling))
+    found = write_settled(folder, folder / ROWS, run.run_id, specs, writing, progress)
+    write_base(folder / BASE, run.final, spool.layout.parameters, found[specs[0].name][1])
+    return {name: (entry, None) for name, (entry, _) in found.items()}
 
 
 def _check_complete(index: npt.NDArray[np.int64], table: VisitTable, run: Run) -> npt.NDArray[np.int64]:
@@ -127,9 +150,13 @@ def _manifest(
             "steps": len(spool.steps),
         },
         entries={name: entry for name, (entry, _) in written.items()},
-        attachments={name: hashlib.sha256(content).hexdigest() for name, content in run.attachments.items()},
+        attachments={name: hash_file(folder / name) for name in _further_files(folder, run)},
         residual={name: _relative(path + total, path) for name, total in totals.items()},
     )
+
+
+def _further_files(folder: Path, run: Run) -> list[str]:
+    return sorted({*run.attachments, *(path.name for path in folder.glob("*.safetensors"))})
 
 
 def _flat(spool: SpoolReader, weights: Mapping[str, Tensor]) -> Vector:

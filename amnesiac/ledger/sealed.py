@@ -12,8 +12,8 @@ import torch
 
 from amnesiac.errors import DamagedRow, DamagedStore, IncompleteStore, SpecMismatch, UnknownSample
 from amnesiac.hashing import hash_file
-from amnesiac.ledger.codecs import codec_from_json
 from amnesiac.ledger.manifest import Manifest, read_manifest
+from amnesiac.ledger.reading import codec_of
 from amnesiac.ledger.seal import SAMPLES, VISITS
 from amnesiac.ledger.writing import ROWS
 from amnesiac.rowstore import RowArray, RowReader
@@ -36,8 +36,7 @@ class SealedLedger:
         """The exact sum of ledger rows: what is added to the weights, float64 by parameter name.
 
         Bit-identical for any order and grouping of `rows` (codecs.py). Raises DamagedRow naming the sample,
-        SpecMismatch when
-        the ledger `name` was not captured.
+        SpecMismatch when the ledger `name` was not captured.
         """
         return self.by_parameter(self._sum(name, rows, 1)[0])
 
@@ -91,7 +90,7 @@ class SealedLedger:
             self._read(reader, name, np.arange(start, min(start + step, reader.n_rows)))
 
     def _sum(self, name: str, rows: Sequence[int], parts: int) -> npt.NDArray[np.float64]:
-        reader, codec = self._reader(name), codec_from_json(self.manifest.entries[name].codec)
+        reader, codec = self._reader(name), codec_of(self.manifest.entries[name].codec, self.attachment)
         order, total = np.asarray(sorted(rows), np.int64), np.zeros(parts * self._numel())
         step = max(1, READ_BYTES // reader.row_bytes)
         for start in range(0, len(order), step):

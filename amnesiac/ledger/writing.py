@@ -1,7 +1,9 @@
 """Writing the row arrays of a ledger: one streaming pass over the spool for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +11,10 @@ import torch
 
 from amnesiac.capture.spool import SpoolReader
 from amnesiac.errors import SettingsError
-from amnesiac.ledger.codecs import Codec, SampleRows, SegmentRows, SubsetRows, grid_exponents, plan_sample_rows
+from amnesiac.ledger.codecs import SampleRows, SegmentRows, SubsetRows, grid_exponents, plan_sample_rows
 from amnesiac.ledger.manifest import LedgerEntry
-from amnesiac.ledger.settle import (
+from amnesiac.ledger.spec import LedgerSpec
+from amnesiac.ledger.visits import (
     StepWeights,
     VisitTable,
     bounds,
@@ -22,7 +25,6 @@ from amnesiac.ledger.settle import (
     weighted_visit,
     weighted_visit_bounds,
 )
-from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.progress import Progress
 from amnesiac.rowstore import RowArray, RowWriter
 
@@ -39,14 +41,18 @@ def write_rows(
     optimizer: Callable[[], StepWeights],
     summed: bool,
     progress: Progress,
+    facts: Mapping[str, Any],
 ) -> tuple[LedgerEntry, Vector | None]:
-    """Write one row array; its manifest entry, and the sum of its rows if `summed` and they cover all parameters."""
+    """Write one row array; its manifest entry, and the sum of its rows if `summed` and they cover all parameters.
+
+    facts: what the manifest says beside the codec of unsettled rows
+    """
     array = RowArray(folder / ROWS, spec.name, run_id)
     if spec.per == "step":
         return _write_updates(array, spec, spool), None
     weights = step_weights(spec, spool, optimizer)
     if spec.per == "segment":
-        return _write_segments(array, spool, table, weights, summed, progress)
+        return _write_segments(array, spool, table, weights, summed, progress, facts)
     if spec.fraction < 1.0:
         return _write_subsets(array, spec, spool, table, weights, progress), None
     return _write_samples_rows(array, spool, table, weights, summed, progress)
@@ -71,7 +77,13 @@ def _write_samples_rows(
 
 
 def _write_segments(
-    array: RowArray, spool: SpoolReader, table: VisitTable, weights: StepWeights, summed: bool, progress: Progress
+    array: RowArray,
+    spool: SpoolReader,
+    table: VisitTable,
+    weights: StepWeights,
+    summed: bool,
+    progress: Progress,
+    facts: Mapping[str, Any],
 ) -> tuple[LedgerEntry, Vector | None]:
     """A sample's visits one after another, each with its step's weight: what settling needs apart.
 
@@ -90,7 +102,7 @@ def _write_segments(
             total += codec.total(rows, table.samples[part])
         writer.append(np.concatenate(visits, 1))
         progress(f"seal {array.name}", min(part.stop, len(table.samples)), len(table.samples))
-    return _entry(writer, segments), total if summed else None
+    return _entry(writer, segments, facts), total if summed else None
 
 
 def _check_segments(spool: SpoolReader, table: VisitTable) -> None:
@@ -134,5 +146,7 @@ def _write_updates(array: RowArray, spec: LedgerSpec, spool: SpoolReader) -> Led
     return _entry(writer, codec)
 
 
-def _entry(writer: RowWriter, codec: Codec) -> LedgerEntry:
-    return LedgerEntry(writer.n_rows, writer.row_bytes, codec.to_json(), writer.close())
+def _entry(
+    writer: RowWriter, codec: SampleRows | SegmentRows | SubsetRows, facts: Mapping[str, Any] = MappingProxyType({})
+) -> LedgerEntry:
+    return LedgerEntry(writer.n_rows, writer.row_bytes, codec.to_json() | dict(facts), writer.close())

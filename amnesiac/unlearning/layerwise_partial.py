@@ -15,7 +15,9 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
     return (LedgerSpec(LEDGER, "step", fraction=capture.subset_fraction),)
 
 
-def delete(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Deletion:
+def delete(
+    ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings, before: Sequence[int]
+) -> Deletion:
     """The steps that saw a forgotten sample."""
     return summed(ledger, LEDGER, ledger.steps_of(forget))
 

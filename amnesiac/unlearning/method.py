@@ -4,8 +4,7 @@ A method says which rows training must capture, and what a forget set adds to th
 
     theta' = theta + delta(rows of the forget set)          (method.md eq. 4)
 
-Reading, checking and exact summation are the ledger's. For most methods delta is the plain sum (`summed`); settled
-deltas weigh the sums of each segment with the curvature that came after.
+Reading, checking and exact summation are the ledger's. For most methods delta is the plain sum (`summed`).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +19,16 @@ from amnesiac.settings import CaptureSettings, UnlearningSettings
 
 @dataclass(frozen=True)
 class Deletion:
-    """What a deletion adds to the weights: float64 by parameter name; which ledger and how many of its rows it took."""
+    """What a deletion adds to the weights.
+
+    ledger, rows: which ledger was read, and how many rows a deletion took;  delta: float64 by parameter name
+    correction:   what delta has beyond the plain sum of the rows in the first ledger, None for nothing
+    """
 
     ledger: str
     rows: int
     delta: dict[str, torch.Tensor]
+    correction: dict[str, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,15 @@ class Method:
     """A method.
 
     ledgers:  what training has to capture for it
-    delete:   (ledger, positions of a forget set, not empty, in the training split, settings) -> what to add
+    delete:   (ledger, positions of a forget set, not empty, in the training split, settings, positions that earlier
+              batches deleted) -> what to add
     """
 
     name: str
     summary: str
     source: str
     ledgers: Callable[[CaptureSettings], tuple[LedgerSpec, ...]]
-    delete: Callable[[SealedLedger, Sequence[int], UnlearningSettings], Deletion]
+    delete: Callable[[SealedLedger, Sequence[int], UnlearningSettings, Sequence[int]], Deletion]
 
 
 def summed(ledger: SealedLedger, name: str, rows: list[int]) -> Deletion:

@@ -15,7 +15,9 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
     return (LedgerSpec(LEDGER, "sample"),)
 
 
-def delete(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Deletion:
+def delete(
+    ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings, before: Sequence[int]
+) -> Deletion:
     """The forgotten samples' rows."""
     return summed(ledger, LEDGER, ledger.sample_rows(forget))
 

@@ -19,7 +19,9 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
     )
 
 
-def delete(ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings) -> Deletion:
+def delete(
+    ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings, before: Sequence[int]
+) -> Deletion:
     """The forgotten samples' rows, in the scaling that the settings ask for."""
     return summed(ledger, LEDGERS[settings.scale], ledger.sample_rows(forget))
 

@@ -23,11 +23,17 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class Unlearned:
-    """weights: after the deletion;  ledger, rows: which rows were read and how many;  seconds: reading, summing and
-    adding.
+    """The result of a deletion.
+
+    weights:    after the deletion, in the model's own precision
+    master:     the same before rounding, float64: what the next batch goes on from
+    correction: what was added beyond the plain sum of rows (method.Deletion), None for nothing
+    ledger, rows, row_bytes: which rows were read, how many, how long;  seconds: reading, summing and adding
     """
 
     weights: dict[str, torch.Tensor]
+    master: dict[str, torch.Tensor]
+    correction: dict[str, torch.Tensor] | None
     ledger: str
     rows: int
     row_bytes: int
@@ -40,20 +46,36 @@ def ledgers_for(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
 
 
 def unlearn(
-    settings: UnlearningSettings, ledger: SealedLedger, weights: Mapping[str, torch.Tensor], forget: Sequence[int]
+    settings: UnlearningSettings,
+    ledger: SealedLedger,
+    weights: Mapping[str, torch.Tensor],
+    forget: Sequence[int],
+    *,
+    before: Sequence[int] = (),
+    master: Mapping[str, torch.Tensor] | None = None,
 ) -> Unlearned:
     """Weights without the training samples at positions `forget`.
 
-    No training data is read. An empty forget set returns the weights bit for bit; order and grouping of `forget` don't
-    matter. Raises IncompleteStore, DamagedStore, DamagedRow, SpecMismatch; then nothing has changed.
+    before: positions that earlier batches deleted (whether a class is gone depends on all of them)
+    master: that the last of those batches ended with; None starts from `weights`, the trained model
+
+    No training data is read. An empty forget set returns the weights bit for bit; order, grouping and batching of
+    `forget` don't matter, except that samples which went before the rest of their class keep the change they made then
+    (settled.py). Raises IncompleteStore, DamagedStore, DamagedRow, SpecMismatch; then nothing has changed.
     """
     started = time.perf_counter()
-    unlearned = {name: value.clone() for name, value in weights.items()}
-    if not forget:
-        return Unlearned(unlearned, "", 0, 0, time.perf_counter() - started)
-    deletion = METHODS[settings.method].delete(ledger, sorted(set(forget)), settings)
-    for name, part in deletion.delta.items():
-        unlearned[name] = (weights[name].double() + part).to(weights[name].dtype)
-    seconds = time.perf_counter() - started
-    row_bytes = ledger.row_bytes(deletion.ledger)
-    return Unlearned(unlearned, deletion.ledger, deletion.rows, row_bytes, seconds)
+    start = {k: v.double() if v.is_floating_point() else v.clone() for k, v in (master or weights).items()}
+    new = sorted(set(forget) - set(before))
+    if not new:
+        return Unlearned(_like(weights, start), start, None, "", 0, 0, time.perf_counter() - started)
+    deletion = METHODS[settings.method].delete(ledger, new, settings, before)
+    ended = start | {name: start[name] + part for name, part in deletion.delta.items()}
+    seconds, row_bytes = time.perf_counter() - started, ledger.row_bytes(deletion.ledger)
+    return Unlearned(
+        _like(weights, ended), ended, deletion.correction, deletion.ledger, deletion.rows, row_bytes, seconds
+    )
+
+
+def _like(weights: Mapping[str, torch.Tensor], master: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The master in the model's own precision."""
+    return {name: value.to(weights[name].dtype, copy=True) for name, value in master.items()}

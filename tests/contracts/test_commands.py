@@ -17,7 +17,9 @@ from flows.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-REPORTING = {"prepare", "train", "unlearn", "evaluate", "cycle", "request add", "request list"}
+REPORTING = {
+    "bench forgetting", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list"
+}  # fmt: skip
 UNTIL_STOPPED = {"serve", "dashboard"}
 
 

@@ -27,6 +27,13 @@ def test_values_are_typed(params):
     assert read.capture.classes == (3,)
 
 
+def test_settled_rows_are_chosen_with_their_numbers(params):
+    read = params("capture: {settled: {rows: dense, bits: 32, kappa: 1.5}, curvature: {segments: 4}}").capture
+    assert (read.settled.rows, read.settled.bits, read.settled.kappa) == ("dense", 32, 1.5)
+    assert read.curvature.segments == 4
+    assert Params().capture.settled.kappa is None
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Params().seed = 1
@@ -61,6 +68,22 @@ def test_settings_are_frozen():
             r"unlearning\.method 'amnesiac-batch' isn't among capture\.methods .*add it there and train again, or",
         ),
         ("capture: {subset_fraction: 0}", r"capture\.subset_fraction: Input should be greater than 0"),
+        (
+            "capture: {settled: {rows: sparse}}",
+            r"capture\.settled\.rows: Input should be 'low-rank', 'dense', 'masked'",
+        ),
+        ("capture: {settled: {bits: 12}}", r"capture\.settled\.bits: Input should be 8, 16 or 32"),
+        (
+            "capture: {settled: {bits: 32}}",
+            r"capture\.settled: .*32 is for dense rows, not 'low-rank': set 8 or 16, or",
+        ),
+        ("capture: {settled: {rank: 0}}", r"capture\.settled\.rank: Input should be greater than 0"),
+        ("capture: {settled: {class_rank: 0}}", r"capture\.settled\.class_rank: Input should be greater than 0"),
+        ("capture: {settled: {kappa: 0}}", r"capture\.settled\.kappa: Input should be greater than 0"),
+        ("capture: {settled: {fraction: 1.5}}", r"capture\.settled\.fraction: Input should be less than or equal to 1"),
+        ("capture: {curvature: {samples: 600}}", r"capture\.curvature\.samples: isn't a setting"),
+        ("capture: {curvature: {segments: 0}}", r"capture\.curvature\.segments: Input should be greater than 0"),
+        ("capture: {curvature: {clip_quantile: 0}}", r"capture\.curvature\.clip_quantile: .*greater than 0"),
         ("unlearning: {repair: {epochs: -0.5}}", r"unlearning\.repair\.epochs: .*greater than or equal to 0"),
         ("seed: [", r"isn't valid YAML: .*line 1"),
         ("seed: x\ntraining: {epochs: 0}", r"seed: .*; training\.epochs: "),

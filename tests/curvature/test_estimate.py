@@ -6,38 +6,42 @@ from torch import nn
 
 from amnesiac.capture.blocks import plan_block
 from amnesiac.capture.layers import rule_for
-from amnesiac.curvature import LayerCurvature, Probe, RunCurvature, estimate, from_bytes
-from amnesiac.curvature.estimate import squares_by_class
+from amnesiac.curvature import Basis, Probe, RunCurvature, estimate, from_bytes
+from amnesiac.curvature.estimate import _gradients, add_squares
 from amnesiac.curvature.whitening import unit, whiten
 
 LAYERS = {
     "linear": (nn.Linear(5, 4), (5,)),
-    "conv": (nn.Conv2d(2, 3, 2), (2, 4, 4)),
+    "many positions: dense first": (nn.Conv2d(2, 3, 2), (2, 4, 4)),
+    "few positions: factors first": (nn.Conv2d(2, 3, 2), (2, 2, 3)),
     "norm": (nn.GroupNorm(1, 3), (3, 4)),
 }
 
 
-@pytest.mark.parametrize("whitened", [False, True])
+@pytest.mark.parametrize("columns", [1, 4])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_eigenvalues_are_mean_squares_in_the_basis(kind, whitened):
+def test_eigenvalues_are_sums_of_squares_in_the_basis(kind, columns):
+    """Over all samples, and over those that a class has to do with; a table too large for classes has one column."""
     layer, shape = LAYERS[kind]
     torch.manual_seed(0)
-    x, labels = torch.randn(9, *shape), torch.tensor([0, 1, 2, 0, 1, 2, 2, 2, 0])
+    x, touched = torch.randn(9, *shape), torch.randint(0, 2, (9, 4)).float()
+    touched[:, 0] = 1.0
     with torch.no_grad():
         gradient = rule_for(layer)(layer, x, torch.randn_like(layer(x)))
     block = plan_block("", layer, gradient, None)
-    whitening = whiten(block, torch.rand(block.numel) + 0.5, 1.0, 1e-8) if whitened else unit(block)
-    basis = None
     if block.matrix:
-        basis = tuple(torch.linalg.qr(torch.randn(k, k))[0] for k in block.matrix)
-        dense = gradient.dense() * whitening.left[:, None] * whitening.right
-        expected = basis[0].T @ dense @ basis[1]
+        basis = Basis(*(torch.randn(k, k) for k in block.matrix))
+        inside = [basis.left.T @ own @ basis.right for own in gradient.dense()]
     else:
-        expected = torch.cat([gradient[k].flatten(1) for k in ("weight", "bias")], 1) * whitening.root
-    sums = torch.zeros(4, *(block.matrix or (block.numel,)))
-    squares_by_class(sums, gradient, block, basis, whitening, labels)
-    for label in range(4):
-        torch.testing.assert_close(sums[label], expected[labels == label].square().sum(0))
+        basis = Basis(None, None, torch.rand(block.numel))
+        inside = [own * basis.root for own in torch.cat([gradient[k].flatten(1) for k in ("weight", "bias")], 1)]
+    expected = torch.full((columns, *(block.matrix or (block.numel,))), 0.5)
+    for own, marks in zip(inside, touched, strict=True):
+        for column in range(columns):
+            expected[column] += marks[column] * own**2
+    table = torch.full_like(expected, 0.5)
+    add_squares(table, gradient, block, basis, touched)
+    torch.testing.assert_close(table, expected, rtol=1e-4, atol=1e-4)
 
 
 def probe(samples=40, snapshots=1):
@@ -45,7 +49,7 @@ def probe(samples=40, snapshots=1):
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     inputs, labels = torch.randn(40, 1, 2, 3), torch.arange(40) % 3
     weights = {k: v.clone() for k, v in model.state_dict().items()}
-    return Probe(lambda: model, [weights] * snapshots, inputs, labels, 3, samples, 0), model
+    return Probe(lambda: model, [weights] * snapshots, inputs, labels, 3, samples, 2048, 0), model
 
 
 def blocks_of(model):
@@ -55,41 +59,79 @@ def blocks_of(model):
 
 
 def test_true_fisher_of_a_linear_classifier():
-    """Its trace is known: the mean over samples of |x, 1|^2 (1 - sum p^2). Labels are drawn, so over many draws."""
-    sample, model = probe(snapshots=60)
+    """Its trace is known: sum |x, 1|^2 |e_y - p|^2 over labels y ~ p. Labels are drawn, so over many draws.
+
+    A class has to do with all draws of its own samples, and with the draws of it for the others'.
+    """
+    sample, model = probe(snapshots=100)
     blocks = blocks_of(model)
-    (layer,) = estimate(sample, blocks, [[unit(blocks[0])]] * 60)
+    (layer,) = estimate(sample, blocks, [unit(blocks[0], 100)])
     p = model(sample.inputs).softmax(1).detach()
+    size = torch.cat([sample.inputs.flatten(1), torch.ones(40, 1)], 1).square().sum(1)
+    expected, by_class = torch.tensor(0.0), torch.zeros(3)
+    for k in range(40):
+        for y in range(3):
+            part = p[k, y] * size[k] * (torch.eye(3)[y] - p[k]).square().sum() / 40
+            expected += part
+            for c in range(3):
+                by_class[c] += part if c in (y, int(sample.labels[k])) else 0.0
+    torch.testing.assert_close(layer.total.sum((1, 2)).mean(), expected, rtol=0.05, atol=0.0)
+    torch.testing.assert_close(layer.by_class.float().sum((2, 3)).mean(0), by_class, rtol=0.08, atol=0.0)
+    torch.testing.assert_close(layer.basis.right.T @ layer.basis.right, torch.eye(7), rtol=0.0, atol=1e-5)
+    assert layer.pace == (1.0,) * 100
+
+
+def test_marks_name_a_samples_own_class_and_the_drawn_one():
+    sample, model = probe()
+    found = [touched for _, touched in _gradients(sample, 0)]
+    marks = torch.cat(found)
+    assert torch.equal(marks[:, 0], torch.ones(40))
+    assert torch.equal(marks[torch.arange(40), 1 + sample.labels], torch.ones(40))
+    others = marks[:, 1:].sum(1) - 1
+    assert set(others.tolist()) == {0.0, 1.0}
+    expected = 1 - model(sample.inputs).softmax(1).detach()[torch.arange(40), sample.labels].mean()
+    assert abs(float(others.mean()) - float(expected)) < 0.2
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_the_basis_diagonalises_the_pooled_factor(whitened):
+    """Under Adam that of whitened inputs; a wide factor is cut into blocks."""
+    sample, model = probe()
+    blocks = blocks_of(model)
+    whitening = whiten(blocks[0], torch.rand(1, 21) + 0.5, 1.0, 1e-8) if whitened else unit(blocks[0], 1)
+    (layer,) = estimate(sample, blocks, [whitening])
     x = torch.cat([sample.inputs.flatten(1), torch.ones(40, 1)], 1)
-    per_sample = x.square().sum(1) * (1 - p.square().sum(1))
-    expected = torch.stack([per_sample[sample.labels == c].mean() for c in range(3)])
-    torch.testing.assert_close(layer.eigenvalues.sum((2, 3)).mean(0), expected, rtol=0.08, atol=0.0)
-    identity = layer.q_in.T @ layer.q_in
+    inside = layer.basis.right.T @ x.T @ x @ layer.basis.right
+    off = inside - inside.diag().diag()
+    assert float(off.abs().max()) < 1e-4 * float(inside.abs().max())
+    identity = (layer.basis.right / whitening.right[:, None]).T @ (layer.basis.right / whitening.right[:, None])
     torch.testing.assert_close(identity, torch.eye(7), rtol=0.0, atol=1e-5)
 
 
 def test_estimates_are_repeatable_and_sub_samples_are_fair():
     sample, model = probe(samples=10)
     blocks = blocks_of(model)
-    first, second = (estimate(sample, blocks, [[unit(blocks[0])]])[0] for _ in range(2))
-    assert torch.equal(first.eigenvalues, second.eigenvalues)
-    assert torch.equal(first.q_in, second.q_in)
+    first, second = (estimate(sample, blocks, [unit(blocks[0], 1)])[0] for _ in range(2))
+    assert torch.equal(first.total, second.total)
+    assert torch.equal(first.basis.right, second.basis.right)
     assert len(set(sample.rows(0).tolist())) == 10
     assert sample.rows(0).tolist() != sample.rows(1).tolist()
 
 
-@pytest.mark.parametrize("adam", [False, True])
-def test_what_is_stored_comes_back(adam):
-    _, model = probe()
-    blocks = blocks_of(model)
-    layer = LayerCurvature(torch.eye(3), torch.eye(7), torch.rand(2, 3, 3, 7).bfloat16().float())
-    whitenings = tuple((whiten(blocks[0], torch.rand(21) + 0.1, 0.9, 1e-8),) for _ in range(2)) if adam else None
-    run = RunCurvature(blocks, (layer,), whitenings, (0.5, 0.25), (3, 4, 5))
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_stored_comes_back(whole, layer_of, curvature_of):
+    run = curvature_of([layer_of(whitened=True), layer_of(seed=5)], (0.5, 0.25, 1.0), ((0.1,) * 3, (0.2,) * 3))
+    by_class = [layer.by_class.bfloat16() if whole else None for layer in run.layers]
+    layers = tuple(
+        type(x)(x.basis, x.total.bfloat16().float(), c, x.pace) for x, c in zip(run.layers, by_class, strict=True)
+    )
+    run = RunCurvature(run.blocks, layers, run.bounds, run.rates, run.decays, run.counts)
     back = from_bytes(run.to_bytes())
-    assert (back.blocks, back.rates, back.counts) == (blocks, run.rates, run.counts)
-    assert torch.equal(back.layers[0].eigenvalues, layer.eigenvalues)
-    assert torch.equal(back.layers[0].q_in, layer.q_in)
-    if adam:
-        assert torch.equal(back.whitenings[1][0].root, whitenings[1][0].root)
-    else:
-        assert back.whitenings is None
+    for name in ("blocks", "bounds", "rates", "decays", "counts", "output_layer"):
+        assert getattr(back, name) == getattr(run, name), name
+    for ours, theirs in zip(back.layers, layers, strict=True):
+        assert torch.equal(ours.total, theirs.total)
+        assert torch.equal(ours.basis.left, theirs.basis.left)
+        assert torch.equal(ours.basis.right, theirs.basis.right)
+        assert (ours.basis.root, ours.pace) == (None, theirs.pace)
+        assert torch.equal(ours.by_class, theirs.by_class) if whole else ours.by_class is None

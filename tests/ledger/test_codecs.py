@@ -1,12 +1,16 @@
 """Exact sums at the largest sizes and values that the grid promises."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from amnesiac.capture.blocks import Block
 from amnesiac.errors import StoreError
-from amnesiac.ledger.codecs import SampleRows, codec_from_json, grid_exponents
+from amnesiac.ledger.codecs import SampleRows, SegmentRows, SubsetRows, grid_exponents
+from amnesiac.ledger.reading import codec_of
+from amnesiac.ledger.settled_codec import QuantisedRows
 
 BLOCK = Block("l", ("l.weight",), ((2, 1),), (2, 1), 1)
 
@@ -32,8 +36,25 @@ def test_rounding_costs_little(n, precision):
     assert np.abs(total - exact).max() < precision * np.abs(exact).max()
 
 
-def test_codecs_survive_the_manifest_and_foreign_ones_are_refused():
-    codec = SampleRows((grid_exponents(BLOCK, 0.5, 3.0, 10),))
-    assert codec_from_json(codec.to_json()) == codec
-    with pytest.raises(StoreError, match="unknown row codec 'magic'"):
-        codec_from_json({"codec": "magic"})
+def no_file(name):
+    raise AssertionError(f"{name} was asked for")
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        SampleRows((grid_exponents(BLOCK, 0.5, 3.0, 10),)),
+        SegmentRows(SampleRows((grid_exponents(BLOCK, 0.5, 3.0, 10),)), 4),
+        SubsetRows(((2, 3), (4,)), 0.5, True),
+        QuantisedRows((BLOCK,), 16),
+    ],
+)
+def test_codecs_survive_the_manifest(codec):
+    back = codec_of(json.loads(json.dumps(codec.to_json())), no_file)
+    assert back == codec
+    assert back.row_bytes == codec.row_bytes
+
+
+def test_a_foreign_codec_is_refused():
+    with pytest.raises(StoreError, match="unknown row codec 'magic'.*another version"):
+        codec_of({"codec": "magic"}, no_file)

@@ -16,7 +16,7 @@ from torch import nn
 
 from amnesiac.capture.recorder import Recorder
 from amnesiac.capture.spool import Spool, read_spool
-from amnesiac.ledger.settle import dense_rows, joined_rows, optimizer_weights, visit_table
+from amnesiac.ledger.visits import dense_rows, joined_rows, optimizer_weights, visit_table
 from amnesiac.settings import OptimizerSettings, ScheduleSettings
 from amnesiac.training.optimizers import build_optimizer, learning_rate
 

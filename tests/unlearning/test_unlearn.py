@@ -7,7 +7,7 @@ import torch
 
 from amnesiac.errors import IncompleteStore, SpecMismatch
 from amnesiac.ledger.spec import LedgerSpec
-from amnesiac.settings import CaptureSettings, UnlearningSettings
+from amnesiac.settings import CaptureSettings, SettledSettings, UnlearningSettings
 from amnesiac.unlearning.unlearn import METHODS, ledgers_for, unlearn
 
 SETTINGS = {name: UnlearningSettings(method=name) for name in METHODS if name != "settled"} | {
@@ -93,7 +93,8 @@ def test_a_sample_that_was_not_captured_is_refused(train_run, tmp_path):
 def test_ledgers_for_the_chosen_methods():
     capture = CaptureSettings(methods=tuple(METHODS), subset_fraction=0.2)
     assert ledgers_for(capture) == (
-        LedgerSpec("contributions", "segment", "rate"),
+        LedgerSpec("settled", "settled", "rate"),
+        LedgerSpec("settled-class", "settled class", "rate"),
         LedgerSpec("delta", "sample", "optimizer", 1.0),
         LedgerSpec("subset-one", "sample", "one", 0.2),
         LedgerSpec("subset-lr", "sample", "lr", 0.2),
@@ -101,6 +102,20 @@ def test_ledgers_for_the_chosen_methods():
         LedgerSpec("updates-partial", "step", fraction=0.2),
     )
     assert ledgers_for(CaptureSettings(methods=("amnesiac-batch",))) == (LedgerSpec("updates", "step"),)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        (SettledSettings(class_rows=False), [("settled", "settled")]),
+        (SettledSettings(rows="unsettled"), [("contributions", "segment")]),
+        (SettledSettings(rows="masked"), [("settled", "settled"), ("settled-class", "settled class")]),
+    ],
+)
+def test_ledgers_for_the_forms_of_settled_rows(form, expected):
+    specs = ledgers_for(CaptureSettings(methods=("settled",), settled=form))
+    assert [(spec.name, spec.per) for spec in specs] == expected
+    assert all((spec.weights, spec.form) == ("rate", form) for spec in specs)
 
 
 def test_every_method_of_the_settings_exists_and_names_its_source():

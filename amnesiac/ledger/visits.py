@@ -2,7 +2,7 @@
 at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from amnesiac.capture.attribution import rate_weights, scalar_weights, vector_weights
 from amnesiac.capture.blocks import Block, offsets, to_dense, unpack_factors
 from amnesiac.capture.spool import SpoolReader
+from amnesiac.curvature.matrices import to_matrix
 from amnesiac.ledger.spec import LedgerSpec
 
 CHUNK_BYTES = 64 << 20
@@ -137,6 +138,38 @@ def weighted_visit_bounds(spool: SpoolReader, table: VisitTable, weights: StepWe
         for visit in range(table.visits):
             _enlarge(largest, spool.layout.blocks, weighted_visit(spool, table, weights, part, visit))
     return [(float(left), float(right)) for left, right in largest]
+
+
+def segment_sums(
+    spool: SpoolReader, table: VisitTable, weights: StepWeights, chosen: npt.NDArray[np.int64], bounds: Sequence[int]
+) -> list[Tensor]:
+    """Weighted contributions of some samples (rows of `table`), summed by segment: `[segments, d_out, d_in]` a block
+    (or `[segments, numel]`).
+    """
+    picked = VisitTable(table.samples[chosen], table.slots[chosen], table.steps[chosen])
+    blocks = spool.layout.blocks
+    sums = [torch.zeros(len(bounds) - 1, *(block.matrix or (block.numel,))) for block in blocks]
+    for visit in range(picked.visits):
+        for part in chunks(picked, spool.layout.numel):
+            rows = weighted_visit(spool, picked, weights, part, visit)
+            segments = segment_of(picked.steps[part, visit], bounds)
+            for segment in np.unique(segments):
+                own = torch.from_numpy(segments == segment)
+                for total, block, values in zip(sums, blocks, rows, strict=True):
+                    total[segment] += _summed(block, values[own])
+    return sums
+
+
+def segment_of(steps: npt.NDArray[np.int64], bounds: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The segment that each step lies in."""
+    return np.searchsorted(np.asarray(bounds), steps, side="right") - 1
+
+
+def _summed(block: Block, rows: Tensor) -> Tensor:
+    if block.rank is None:
+        return to_matrix(block, rows.sum(0))
+    factors = unpack_factors(block, rows)
+    return factors.left.flatten(0, 1).T @ factors.right.flatten(0, 1)
 
 
 def _enlarge(largest: npt.NDArray[np.float64], blocks: tuple[Block, ...], rows: list[Tensor]) -> None:

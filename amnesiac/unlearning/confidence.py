@@ -1,0 +1,88 @@
+"""How far to trust a deletion before it is published: a predicted divergence from retraining, without retraining.
+
+Sealing tries deletions on retained samples (curvature/pilot.py) and keeps what they did to samples that were not
+deleted: a damage in nats at a norm of the change. What is left of a contribution after damping lies in weakly damped
+directions, where first order has nothing to hold on to; the damage grows with the square of its norm, and faster
+where a large part of a class goes, but not all of it (there the curvature of what remains changes most):
+
+    predicted KL = FACTOR * (1 + SKEW s (1 - s)) * damage of the pilots * (||theta' - theta_T|| / ||pilot's change||)^2
+
+s is the largest share of a class that is deleted, beyond the share of all samples; 0 for a class that is gone.
+theta' - theta_T is all that was subtracted since training, so earlier batches count: the deltas of what remains refer
+to a trajectory that is further and further away (drift, method.md §9). FACTOR and SKEW were calibrated against real
+retrainings (docs/methods.md has the figures).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from amnesiac.ledger.sealed import SealedLedger
+from amnesiac.settings import ConfidenceSettings
+from amnesiac.unlearning.settled import LEDGER, UNSETTLED, class_shares, classes_gone
+
+FACTOR, SKEW = 2.0, 12.0
+Verdict = Literal["good", "needs_repair", "needs_retraining"]
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """predicted_kl: KL(retrained || unlearned) on samples that were not deleted, nats, mean per sample
+    drift:        ||theta' - theta_T|| / ||theta_T - theta_0||, all batches
+    share:        of the training samples that are deleted by now
+    verdict:      by the settings' limits;  reason: a sentence, empty when good
+    """
+
+    predicted_kl: float
+    drift: float
+    share: float
+    verdict: Verdict
+    reason: str
+
+
+def confidence(
+    ledger: SealedLedger,
+    trained: Mapping[str, torch.Tensor],
+    master: Mapping[str, torch.Tensor],
+    deleted: Sequence[int],
+    settings: ConfidenceSettings,
+) -> Confidence | None:
+    """Of the weights `master` after all deletions so far; None for a ledger without settled rows.
+
+    trained: weights that training ended with;  deleted: positions of all samples that are deleted by now
+    """
+    entry = next((ledger.manifest.entries[n] for n in (LEDGER, UNSETTLED) if n in ledger.manifest.entries), None)
+    if entry is None:
+        return None
+    settling, norm = entry.codec["settling"], _distance(ledger, trained, master)
+    share, skew = len(set(deleted)) / max(1, len(ledger.samples)), _skew(ledger, deleted)
+    pilot = settling["whole" if classes_gone(ledger, deleted) else "few"]
+    relative = norm / pilot["norm"] if pilot["norm"] else 0.0
+    predicted = FACTOR * pilot["damage"] * relative**2 * (1.0 + SKEW * skew * (1.0 - skew))
+    drift = norm / settling["path"] if settling["path"] else 0.0
+    return Confidence(predicted, drift, share, *_judged(predicted, drift, settings))
+
+
+def _skew(ledger: SealedLedger, deleted: Sequence[int]) -> float:
+    """The largest share of a class that is deleted beyond the share of all samples, of classes that are not gone."""
+    shares, gone = class_shares(ledger, deleted), classes_gone(ledger, deleted)
+    overall = len(set(deleted)) / max(1, len(ledger.samples))
+    return max([0.0, *(float(share) - overall for label, share in enumerate(shares) if label not in gone)])
+
+
+def _judged(predicted: float, drift: float, settings: ConfidenceSettings) -> tuple[Verdict, str]:
+    found = f"predicted divergence from retraining {predicted:.3g} nats (limits: repair {settings.repair_above:g}, "
+    found += f"retraining {settings.retrain_above:g}); drift {drift:.3g} of {settings.drift_budget:g}"
+    if predicted > settings.retrain_above or drift > settings.drift_budget:
+        return "needs_retraining", f"beyond what subtraction can do: {found}. Retrain without the deleted samples"
+    if predicted > settings.repair_above:
+        return "needs_repair", f"{found}. Repair on retained data"
+    return "good", ""
+
+
+def _distance(ledger: SealedLedger, trained: Mapping[str, torch.Tensor], master: Mapping[str, torch.Tensor]) -> float:
+    names = [name for name, _ in ledger.manifest.parameters]
+    return float(np.sqrt(sum(float((master[name].double() - trained[name].double()).square().sum()) for name in names)))

@@ -1,0 +1,130 @@
+"""How near forgetting lands to retraining, against doing nothing, plain subtraction and raw gradients x learning rate.
+
+    amnesiac bench forgetting          or        make bench
+
+Claim:     settled deltas of 1 % of the samples (random, or mislabelled) land where retraining lands, within what
+           another seed changes; 10 % nearly; a class is forgotten and the rest kept, without repair; ten batches are
+           one.
+Profiles:  quick  MNIST-5k (4,000 training and 1,000 test samples), MLP over 3 seeds and CNN over 2; SGD, momentum, Adam
+           full   MNIST and CIFAR-100, the 2024 paper's CNN over 3 seeds, ResNet-18 (7x7 stem and 3x3) over 1
+           What each leaves out, and why, is in `forgetting_cases.PROFILES`.
+Training:  mini-batches of 64, one thread a process, two processes. The seed draws initialisation, order and forget set.
+Rows:      one a case, config, seed and method: original, retrained, retrained_other_seed, plain, raw_lr, settled (for
+           Adam's class also after repair). KL is KL(retrained || model) in nats, margins are mean |difference| from the
+           retrained model's; seconds of training for (re)trained models, else of the deletion.
+           Extra fields: confusion (mislabelled: share of test samples of the two classes that are taken for each other,
+           plus that share of the forget set, true labels), bit_identical and drift (ten batches),
+           amnesiac_bytes_per_sample (settled: what whole-batch updates would take).
+Targets:   issue 3's table, with the spread between two retrainings beside each figure.
+Hardware, versions, n: in the result's `environment`, measured where it ran.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amnesiac.durable import write_json
+from amnesiac.errors import AmnesiacError, DamagedStore
+from amnesiac.ledger.manifest import library_versions
+from benchmarks.forgetting_cases import PROFILES, Config, Job, Profile, choose, jobs_of
+from benchmarks.forgetting_run import Row, run_job
+from benchmarks.forgetting_targets import evaluate
+
+__all__ = ["PROFILES", "Config", "Job", "Options", "Profile", "benchmark", "run"]
+
+OnJob = Callable[[Job, int, int], None]
+"""Called with a finished job, how many are finished and how many there are."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """only, seeds:  see `choose`; empty for all
+    data_root:  of published data sets (full profile)
+    cache:      folder in which each job's rows are kept, so that a killed campaign goes on; None: nothing is kept
+    workers:    processes, each with one thread
+    """
+
+    only: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    data_root: Path | None = None
+    cache: Path | None = None
+    workers: int = 2
+
+
+def benchmark(profile: Profile, options: Options, on_job: OnJob) -> dict[str, Any]:
+    """Run a profile; {"rows", "targets", "profile", "environment"} as JSON can hold it.
+
+    Raises InputError for a word of `only` that names nothing, and whatever a run raises.
+    """
+    configs = choose(profile.configs, options.only, options.seeds)
+    rows = run(jobs_of(configs, options.data_root), options, on_job)
+    facts = {"name": profile.name, "left_out": list(profile.left_out)}
+    return {"rows": rows, "targets": evaluate(rows), "profile": facts, "environment": environment(options)}
+
+
+def run(jobs: Sequence[Job], options: Options, on_job: OnJob) -> list[Row]:
+    """The rows of all jobs in their order; those that the cache has are not run again, the longest start first."""
+    found = {job.key: rows for job in jobs if (rows := cached(options.cache, job)) is not None}
+    waiting = sorted((job for job in jobs if job.key not in found), key=lambda job: -job.cost)
+    for k, job in enumerate(job for job in jobs if job.key in found):
+        on_job(job, k + 1, len(jobs))
+    try:
+        _run_in_pool(waiting, options, found, lambda job: on_job(job, len(found), len(jobs)))
+    except BrokenProcessPool as error:
+        raise AmnesiacError(
+            f"a process of the benchmark was killed ({error}), most likely for want of memory: run it with "
+            "--workers 1, and with --cache FOLDER, so that finished runs are kept"
+        ) from error
+    return [row for job in jobs for row in found[job.key]]
+
+
+def _run_in_pool(
+    jobs: Sequence[Job], options: Options, found: dict[str, list[Row]], on_job: Callable[[Job], None]
+) -> None:
+    pool = ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
+    try:
+        futures = {pool.submit(run_job, job): job for job in jobs}
+        for future in as_completed(futures):
+            job = futures[future]
+            found[job.key] = future.result()
+            keep(options.cache, job, found[job.key])
+            on_job(job)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error too: nothing that waits is begun
+
+
+def cached(folder: Path | None, job: Job) -> list[Row] | None:
+    """A job's rows from the cache, None where it has none; raises DamagedStore for a file that can't be read.
+
+    The key knows settings and library versions, not this project's code: after a change there take another folder.
+    """
+    path = folder / f"{job.key}.json" if folder else None
+    if path is None or not path.exists():
+        return None
+    try:
+        rows: list[Row] = json.loads(path.read_text())["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedStore(f"{path} can't be read ({error!r}): remove it, and the run is done again") from error
+    return rows
+
+
+def keep(folder: Path | None, job: Job, rows: list[Row]) -> None:
+    """Write a job's rows into the cache, whole or not at all."""
+    if folder:
+        write_json(folder / f"{job.key}.json", {"job": job.label, "settings": job.config.facts(), "rows": rows})
+
+
+def environment(options: Options) -> dict[str, Any]:
+    """Hardware and versions."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    facts = {"cpu": cpu, "cores": os.cpu_count(), "workers": options.workers, "platform": platform.platform()}
+    return {**facts, "versions": library_versions()}

@@ -1,0 +1,297 @@
+"""Settled rows against a slow twin: one sample and one visit at a time in float64, equation (2) written out."""
+
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from amnesiac.capture.attribution import rate_weights
+from amnesiac.capture.blocks import offsets, to_dense
+from amnesiac.capture.spool import read_spool
+from amnesiac.curvature import Choice, Kappa, Probe, measure
+from amnesiac.curvature.matrices import to_matrix
+from amnesiac.errors import SettingsError, StoreError
+from amnesiac.ledger import Run, SealedLedger, open_ledger, seal
+from amnesiac.ledger.base import BASE, read_base
+from amnesiac.ledger.settling import Settling
+from amnesiac.models.files import load_weights
+from amnesiac.settings import (
+    CaptureSettings,
+    CurvatureSettings,
+    OptimizerSettings,
+    SettledSettings,
+    UnlearningSettings,
+)
+from amnesiac.unlearning.unlearn import ledgers_for, unlearn
+
+N, EPOCHS = 26, 4
+FEW, WHOLE = Kappa(output=2.0, hidden=1.4), Kappa(output=0.5, hidden=4.0)
+OPTIMIZERS = {
+    "momentum": OptimizerSettings(lr=0.05, momentum=0.9, weight_decay=0.01),
+    "adam": OptimizerSettings(name="adam", lr=0.01),
+}
+DENSE = SettledSettings(rows="dense", bits=32)
+
+
+def factory():
+    """A convolution, a norm layer and two linear maps, the first of them wide enough for outer products."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), nn.Flatten()
+        return nn.Sequential(*first, nn.Linear(64, 12), nn.Tanh(), nn.Linear(12, 3))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A trained run whose spool is still there, and what its rows are settled with."""
+
+    run: object
+    settling: Settling
+
+    def spec(self, **changes):
+        labels = self.run.data.labels.numpy()
+        ids = [f"s{i}" for i in range(N)]
+        values = {"initial": self.run.initial, "final": self.run.weights, "labels": labels, "settling": self.settling}
+        return Run("run", {}, ids, ids, **(values | changes))
+
+    def seal(self, folder, form=DENSE, **changes) -> SealedLedger:
+        specs = ledgers_for(CaptureSettings(methods=("settled",), settled=form))
+        seal(self.run.scratch / "spool", folder, self.spec(**changes), specs)
+        return open_ledger(folder)
+
+
+@pytest.fixture(scope="module", params=OPTIMIZERS)
+def setup(request, small_run, small_data, tmp_path_factory):
+    capture = CaptureSettings(methods=("settled",), curvature=CurvatureSettings(smallest_sample=20))
+    data, optimizer = small_data(N), OPTIMIZERS[request.param]
+    run = small_run(tmp_path_factory.mktemp("run"), factory, data, capture, optimizer=optimizer, epochs=EPOCHS)
+    steps = -(-N // 8)
+    snapshots = [load_weights(run.scratch / "snapshots" / f"epoch-{epoch}.safetensors") for epoch in range(EPOCHS)]
+    probe = Probe(factory, snapshots, data.inputs, data.labels, 3, 20, 2048, 0)
+    bounds = range(0, EPOCHS * steps + 1, steps)
+    curvature = measure(run.scratch / "spool", probe, bounds, 0.5, optimizer.weight_decay)
+    return Setup(run, Settling(curvature, Choice(FEW, 0.1, 0.1), Choice(WHOLE, 0.1, 0.1), 1.0))
+
+
+@pytest.fixture(scope="module")
+def twin(setup):
+    """Rows `[samples, P]` of both forms, and the first in the eigenbasis, a list of layers."""
+    with read_spool(setup.run.scratch / "spool") as spool:
+        return _twin(spool, setup.settling.curvature, setup.run.data.labels.tolist())
+
+
+def _twin(spool, curvature, labels):
+    rates, blocks = rate_weights(spool.layout.rule, spool.steps), spool.layout.blocks
+    rows = {form: [[] for _ in range(N)] for form in ("settled", "settled-class")}
+    insides = [[] for _ in blocks]
+    for sample in range(N):
+        visits = [(int(step), int(slot)) for owner, step, slot in spool.index if owner == sample]
+        assert len(visits) == EPOCHS
+        for k, (block, place) in enumerate(zip(blocks, offsets(blocks), strict=True)):
+            basis = curvature.layers[k].basis
+            for form in rows:
+                inside = torch.zeros(block.matrix or (block.numel,), dtype=torch.float64)
+                for step, slot in visits:
+                    share = spool.layout.decode(np.array(spool.visits[slot : slot + 1]))[:, place]
+                    gradient = rates[step] * to_matrix(block, to_dense(block, share.double())[0])
+                    segment = max(s for s in range(EPOCHS) if curvature.bounds[s] <= step)
+                    left_out = labels[sample] if form == "settled-class" else None
+                    own = basis.left.double().T @ gradient @ basis.right.double() if block.matrix else gradient
+                    own = own if block.matrix else basis.root.double() * own
+                    inside += weight(curvature, k, segment, left_out) * own
+                if form == "settled":
+                    insides[k].append(inside)
+                if block.matrix:
+                    whole = basis.left.double() @ inside @ basis.right.double().T
+                    flat = torch.cat([whole[:, :-1].flatten(), whole[:, -1]]) if len(block.shapes) == 2 else whole
+                else:
+                    flat = basis.root.double() * inside
+                rows[form][sample].append(flat.flatten())
+    return {form: torch.stack([torch.cat(parts) for parts in own]) for form, own in rows.items()}, insides
+
+
+def weight(curvature, k, segment, left_out):
+    """W_s = pace_s (1 - exp(-z_s)) / z_s prod_{r > s} exp(-z_r), float64."""
+    layer, kappa = curvature.layers[k], FEW if left_out is None else WHOLE
+    factor = kappa.output if k == curvature.output_layer else kappa.hidden
+
+    def z(s):
+        value = layer.total[s].double()
+        if left_out is not None:
+            value = (value - layer.by_class[s, left_out].double()).clamp_min(0.0)
+        return (factor * curvature.rates[s] * layer.pace[s] * value + curvature.decays[k][s]).clamp_min(1e-12)
+
+    found = layer.pace[segment] * -torch.expm1(-z(segment)) / z(segment)
+    for later in range(segment + 1, EPOCHS):
+        found = found * torch.exp(-z(later))
+    return found
+
+
+def rows_of(ledger, name):
+    totals = [ledger.total(name, [row]) for row in range(N)]
+    return torch.stack([torch.cat([v.flatten() for v in total.values()]) for total in totals])
+
+
+def errors(found, expected):
+    """Relative error of each row."""
+    return (found - expected).norm(dim=1) / expected.norm(dim=1)
+
+
+@pytest.fixture(scope="module")
+def dense(setup, tmp_path_factory):
+    return setup.seal(tmp_path_factory.mktemp("dense") / "ledger")
+
+
+@pytest.mark.parametrize("form", ["settled", "settled-class"])
+def test_rows_are_the_twins(setup, twin, dense, form):
+    assert float(errors(rows_of(dense, form), twin[0][form]).max()) < 1e-4
+    other = twin[0]["settled-class" if form == "settled" else "settled"]
+    assert float(errors(rows_of(dense, form), other).min()) > 0.01
+
+
+def test_every_layer_is_the_twins_on_its_own(setup, twin, dense):
+    """So that a small layer's mistakes don't hide behind a large one's numbers."""
+    found, start = rows_of(dense, "settled"), 0
+    for block in setup.settling.curvature.blocks:
+        place = slice(start, start + block.numel)
+        start += block.numel
+        assert float(errors(found[:, place], twin[0]["settled"][:, place]).max()) < 1e-4, block.layer
+
+
+@pytest.mark.parametrize(("bits", "rank"), [(8, 10), (16, 10), (16, 2)])
+def test_low_rank_rows_are_close_to_the_twins(setup, twin, bits, rank, tmp_path):
+    """Rank 10 of 12 loses next to nothing: what is left is rounding."""
+    ledger = setup.seal(tmp_path / "ledger", SettledSettings(rank=rank, class_rank=rank, bits=bits))
+    few = rank if rank == 2 else None  # the small layers are stored dense where that is smaller
+    codec = ledger.manifest.entries["settled"].codec
+    assert [block["rank"] for block in codec["blocks"]] == [few, None, rank, few]
+    limit = {(8, 10): 0.03, (16, 10): 6e-3, (16, 2): 0.6}[bits, rank]
+    for form in ("settled", "settled-class"):
+        assert float(errors(rows_of(ledger, form), twin[0][form]).max()) < limit
+
+
+def test_rows_for_whole_classes_have_a_rank_of_their_own(setup, twin, tmp_path):
+    ledger = setup.seal(tmp_path / "ledger", SettledSettings(rank=4, class_rank=2))
+    ranks = {name: entry.codec["blocks"][2]["rank"] for name, entry in ledger.manifest.entries.items()}
+    assert ranks == {"settled": 4, "settled-class": 2}
+    assert ledger.row_bytes("settled") > ledger.row_bytes("settled-class")
+    assert float(errors(rows_of(ledger, "settled-class"), twin[0]["settled-class"]).max()) < 0.6
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_dense_integers_are_rounded_by_half_a_step_of_their_layer(setup, twin, dense, bits, tmp_path):
+    found = rows_of(setup.seal(tmp_path / "ledger", SettledSettings(rows="dense", bits=bits)), "settled")
+    exact, start = rows_of(dense, "settled"), 0
+    for block in setup.settling.curvature.blocks:
+        place = slice(start, start + block.numel)
+        start += block.numel
+        step = exact[:, place].abs().amax(1) / (2 ** (bits - 1) - 1)
+        error = (found[:, place] - exact[:, place]).abs().amax(1)
+        assert (error <= 1.001 * step).all()
+        assert (error > 0.05 * step).any()
+
+
+def test_masked_rows_keep_the_largest_coordinates(setup, twin, tmp_path):
+    ledger = setup.seal(tmp_path / "ledger", SettledSettings(rows="masked", fraction=0.25, bits=16))
+    kept = load_file(ledger.folder / ledger.manifest.entries["settled"].codec["file"])
+    for k, block in enumerate(setup.settling.curvature.blocks):
+        sizes = torch.stack(twin[1][k]).square().flatten(1).mean(0)
+        own = kept[f"{k}.kept"]
+        assert len(own) == max(1, int(0.25 * block.numel))
+        left_out = np.setdiff1d(np.arange(block.numel), own.numpy())
+        assert float(sizes[own].min()) > 0.999 * float(sizes[left_out].max())
+    assert 1e-3 < float(errors(rows_of(ledger, "settled"), twin[0]["settled"]).mean()) < 0.6
+
+
+def test_a_mask_of_everything_loses_nothing_but_rounding(setup, twin, tmp_path):
+    ledger = setup.seal(tmp_path / "ledger", SettledSettings(rows="masked", fraction=1.0, bits=16))
+    assert float(errors(rows_of(ledger, "settled"), twin[0]["settled"]).max()) < 2e-3
+
+
+@pytest.mark.parametrize(
+    "form", [DENSE, SettledSettings(), SettledSettings(rows="masked"), SettledSettings(rank=4, bits=16)]
+)
+def test_published_weights_come_back_from_the_base_and_the_surviving_rows(setup, form, tmp_path):
+    """Invariant 4 of method.md §8, bit for bit, however the deletion was cut into batches."""
+    ledger = setup.seal(tmp_path / "ledger", form)
+    base, method = read_base(ledger.attachment(BASE)), UnlearningSettings(method="settled")
+    first, second = [0, 7, 12], [3, 4, 25]
+    one = unlearn(method, ledger, setup.run.weights, first)
+    two = unlearn(method, ledger, setup.run.weights, second, before=first, master=one.master)
+    for forget, found in ((first, one), (first + second, two)):
+        surviving = ledger.total("settled", ledger.sample_rows([i for i in range(N) if i not in forget]))
+        for name in surviving:
+            assert torch.equal((base[name] - surviving[name]).float(), found.weights[name]), name
+        assert not torch.equal(found.weights["4.weight"], setup.run.weights["4.weight"])
+
+
+def test_a_class_comes_back_with_its_correction(setup, tmp_path):
+    ledger = setup.seal(tmp_path / "ledger", SettledSettings())
+    forget = [i for i in range(N) if i % 3 == 1]
+    found = unlearn(UnlearningSettings(method="settled"), ledger, setup.run.weights, forget)
+    surviving = ledger.total("settled", ledger.sample_rows([i for i in range(N) if i % 3 != 1]))
+    base = read_base(ledger.attachment(BASE))
+    for name, correction in found.correction.items():
+        assert torch.equal((base[name] - surviving[name] + correction).float(), found.weights[name]), name
+
+
+def test_sealing_twice_gives_the_same_bits(setup, tmp_path):
+    one, two = (setup.seal(tmp_path / name, SettledSettings()).manifest for name in "ab")
+    assert one == two
+
+
+def altered(folder, tmp_path, change):
+    """A copy of a spool with other numbers in its visits."""
+    copy = shutil.copytree(folder, tmp_path / "spool")
+    visits = np.fromfile(copy / "visits.bin", np.float32)
+    change(visits).astype(np.float32).tofile(copy / "visits.bin")
+    return copy
+
+
+@pytest.mark.parametrize(
+    "form", [DENSE, SettledSettings(), SettledSettings(rows="masked"), SettledSettings(rows="dense", bits=16)]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
+def test_a_diverged_run_is_not_sealed(setup, form, value, tmp_path):
+    """Whatever the rows look like: sums of numbers that large aren't exact any more, and there are none of NaN."""
+
+    def change(visits):
+        visits[100:104] = value
+        return visits
+
+    spool = altered(setup.run.scratch / "spool", tmp_path, change)
+    specs = ledgers_for(CaptureSettings(methods=("settled",), settled=form))
+    with pytest.raises(StoreError, match=r"settled deltas are .*the run has diverged; lower the learning rate"):
+        seal(spool, tmp_path / "ledger", setup.spec(), specs)
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_class_rows_need_labels(setup, tmp_path):
+    with pytest.raises(SettingsError, match=r"need labels: set capture\.settled\.class_rows to false"):
+        setup.seal(tmp_path / "ledger", labels=None)
+    ledger = setup.seal(tmp_path / "ledger", SettledSettings(rows="dense", bits=32, class_rows=False), labels=None)
+    assert set(ledger.manifest.entries) == {"settled"}
+
+
+def test_rows_of_captured_classes_only(small_run, small_data, tmp_path):
+    """The others' rows don't exist; rows, base and deletion are about the captured ones."""
+    capture = CaptureSettings(methods=("settled",), classes=(1,), curvature=CurvatureSettings(smallest_sample=20))
+    run = small_run(tmp_path, factory, small_data(N), capture, epochs=2)
+    ones = [i for i in range(N) if i % 3 == 1]
+    assert run.manifest.entries["settled"].rows == len(ones)
+    found = unlearn(UnlearningSettings(method="settled"), run.ledger, run.weights, ones[:2])
+    surviving = run.ledger.total("settled", run.ledger.sample_rows(ones[2:]))
+    base = read_base(run.ledger.attachment(BASE))
+    for name in surviving:
+        assert torch.equal((base[name] - surviving[name]).float(), found.weights[name]), name
+
+
+def test_a_run_whose_weights_are_not_finite_is_not_measured(small_run, small_data, tmp_path):
+    capture, data = CaptureSettings(methods=("settled",)), small_data(N)
+    with pytest.raises(StoreError, match="diverged: its weights are not finite; lower the learning rate"):
+        small_run(tmp_path, factory, data, capture, optimizer=OptimizerSettings(lr=1e30))
+    assert not (tmp_path / "ledger").exists()
