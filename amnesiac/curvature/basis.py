@@ -7,6 +7,7 @@ under SGD). Layers without a matrix form keep their own coordinates, scaled by `
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,5 +49,16 @@ def eigenvectors(matrix: Tensor, largest: int) -> Tensor:
     vectors = torch.zeros_like(matrix)
     for rows in parts:
         block = slice(int(rows[0]), int(rows[-1]) + 1)
-        vectors[block, block] = torch.linalg.eigh(matrix[block, block])[1]
+        vectors[block, block] = _eigh(matrix[block, block])
+    return vectors
+
+
+def _eigh(matrix: Tensor) -> Tensor:
+    """NumPy's in double precision where torch's doesn't converge: MKL gives up, in double too, on factors most of whose
+    eigenvalues are zero (a 3x3 convolution of a 1x1 image sees mostly padding).
+    """
+    try:
+        vectors: Tensor = torch.linalg.eigh(matrix)[1]
+    except RuntimeError:  # torch.linalg.LinAlgError, which torch's type stubs lack
+        vectors = torch.from_numpy(np.linalg.eigh(matrix.double().numpy())[1]).to(matrix.dtype)
     return vectors

@@ -76,7 +76,8 @@ def _skew(ledger: SealedLedger, deleted: Sequence[int]) -> float:
 def _judged(predicted: float, drift: float, settings: ConfidenceSettings) -> tuple[Verdict, str]:
     found = f"predicted divergence from retraining {predicted:.3g} nats (limits: repair {settings.repair_above:g}, "
     found += f"retraining {settings.retrain_above:g}); drift {drift:.3g} of {settings.drift_budget:g}"
-    if predicted > settings.retrain_above or drift > settings.drift_budget:
+    # asked this way round, a NaN is within no limit; otherwise weights that are no numbers would be called good
+    if not (predicted <= settings.retrain_above and drift <= settings.drift_budget):
         return "needs_retraining", f"beyond what subtraction can do: {found}. Retrain without the deleted samples"
     if predicted > settings.repair_above:
         return "needs_repair", f"{found}. Repair on retained data"

@@ -34,6 +34,12 @@ def test_settled_rows_are_chosen_with_their_numbers(params):
     assert Params().capture.settled.kappa is None
 
 
+def test_the_limits_of_confidence_may_be_equal(params):
+    chosen = params("unlearning: {confidence: {repair_above: 0.1, retrain_above: 0.1, act: report}}").unlearning
+    assert (chosen.confidence.repair_above, chosen.confidence.retrain_above) == (0.1, 0.1)
+    assert (chosen.confidence.act, chosen.confidence.drift_budget) == ("report", 0.5)
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Params().seed = 1
@@ -85,6 +91,19 @@ def test_settings_are_frozen():
         ("capture: {curvature: {segments: 0}}", r"capture\.curvature\.segments: Input should be greater than 0"),
         ("capture: {curvature: {clip_quantile: 0}}", r"capture\.curvature\.clip_quantile: .*greater than 0"),
         ("unlearning: {repair: {epochs: -0.5}}", r"unlearning\.repair\.epochs: .*greater than or equal to 0"),
+        (
+            "unlearning: {confidence: {repair_above: 0.2, retrain_above: 0.1}}",
+            r"unlearning\.confidence: .*retrain_above is below repair_above: raise it, or lower repair_above",
+        ),
+        (
+            "unlearning: {confidence: {repair_above: 0.2}}",  # above the default of the other one
+            r"unlearning\.confidence: .*retrain_above is below repair_above",
+        ),
+        ("unlearning: {confidence: {drift_budget: 0}}", r"confidence\.drift_budget: Input should be greater than 0"),
+        (
+            "unlearning: {confidence: {act: ignore}}",
+            r"confidence\.act: Input should be 'report', 'repair' or 'retrain'",
+        ),
         ("seed: [", r"isn't valid YAML: .*line 1"),
         ("seed: x\ntraining: {epochs: 0}", r"seed: .*; training\.epochs: "),
     ],

@@ -1,4 +1,6 @@
-"""Settled deltas through the command line, and `amnesiac verify` on what they leave: before, after, damaged."""
+"""Settled deltas through the command line: what is published where they are flagged, and `amnesiac verify` on what they
+leave: before, after, damaged.
+"""
 
 import json
 import shutil
@@ -6,24 +8,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
+from amnesiac.models import load_weights
 from flows.cli import app
 from tests.pipeline.project import Done, Project, create, finish
 
+N = 80  # training samples: a fifth of 100 is for tests
+ACTS = {  # with limits that every deletion is beyond
+    "report": "act: report, repair_above: 1.0e-9, retrain_above: 1.0e+9, drift_budget: 1.0e+9",
+    "repair": "act: repair, repair_above: 1.0e-9, retrain_above: 1.0e+9, drift_budget: 1.0e+9",
+    "retrain": "act: retrain, repair_above: 1.0e-9, retrain_above: 2.0e-9, drift_budget: 1.0e+9",
+}
 SETTLED = {
     "capture: {methods: [per-sample-delta]}": "capture: {methods: [settled], curvature: {smallest_sample: 32}}",
-    "method: per-sample-delta, repair: {epochs: 0.5}": "method: settled",
+    "method: per-sample-delta, repair: {epochs: 0.5}": f"method: settled, confidence: {{{ACTS['report']}}}",
     "limit: 300": "limit: 100",
 }
-N = 80  # training samples: a fifth of 100 is for tests
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A project in which a person and a class were deleted, and what `amnesiac verify` says of it and a damaged one."""
+    """A project in which a person and a class were deleted (what that printed), and what `amnesiac verify` says of it
+    and of a damaged one.
+    """
 
     project: Project
+    printed: Done
     whole: Done
     damaged: Done
 
@@ -34,10 +46,23 @@ def verified(started: Project, tmp_path_factory: pytest.TempPathFactory) -> Veri
     project = replace(create(folder / "project"), server=started.server)
     for old, new in SETTLED.items():
         project.edit(old, new)
-    finish(project.amnesiac("cycle", "--random-people", "1", "--forget-class", "3"))
+    [printed] = finish(project.amnesiac("cycle", "--random-people", "1", "--forget-class", "3"))
     damaged = without(project, folder / "damaged", "unlearned/correction.safetensors")
     damage_rows(damaged)
-    return Verified(project, *finish(project.amnesiac("verify", "--json"), damaged.amnesiac("verify", code=1)))
+    return Verified(project, printed, *finish(project.amnesiac("verify", "--json"), damaged.amnesiac("verify", code=1)))
+
+
+@pytest.fixture(scope="module")
+def acted(verified: Verified, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Project, Done]]:
+    """The project, and copies in which the same deletions are done again with the other ACTS; what each printed."""
+    folder, copies = tmp_path_factory.mktemp("acted"), {}
+    for act in ("repair", "retrain"):
+        shutil.copytree(verified.project.root, folder / act, ignore=shutil.ignore_patterns(".prefect"))
+        copies[act] = replace(verified.project, root=folder / act)
+        copies[act].edit(ACTS["report"], ACTS[act])
+    printed = finish(*(project.amnesiac("unlearn", "--json") for project in copies.values()))
+    again = {act: (project, done) for (act, project), done in zip(copies.items(), printed, strict=True)}
+    return again | {"report": (verified.project, verified.printed)}
 
 
 def without(project: Project, root: Path, *names: str) -> Project:
@@ -114,3 +139,51 @@ def test_what_the_published_version_must_say(verified: Verified, tmp_path: Path)
     assert (said.exit_code, "version.json lacks run_id: run `amnesiac unlearn" in said.output) == (1, True)
     path.unlink()
     assert "version.json can't be read" in run(project, "verify").output
+
+
+@pytest.mark.parametrize(
+    ("act", "verdict", "published"),
+    [
+        ("report", "needs_repair", "model.safetensors"),
+        ("repair", "needs_repair", "repaired.safetensors"),
+        ("retrain", "needs_retraining", "retrained.safetensors"),
+    ],
+)
+def test_a_flagged_deletion_is_published_as_the_settings_say(
+    acted: dict[str, tuple[Project, Done]], act: str, verdict: str, published: str
+) -> None:
+    project, printed = acted[act]
+    version, made = project.version(), {path.name for path in (project.data / "unlearned").glob("*.safetensors")}
+    assert (version["confidence"]["verdict"], version["published"]) == (verdict, published)
+    assert version["confidence"]["share"] == version["samples"] / N
+    assert made == {"model.safetensors", "correction.safetensors", *repaired(act), published}
+    reason, flag = version["confidence"]["reason"], verdict.replace("_", " ")
+    [line] = [line for line in printed.err.splitlines() if "the deletion batch" in line]
+    assert "WARNING" in line
+    assert f"the deletion batch {flag}: {reason}; published: {published}" in line
+
+
+def repaired(act: str) -> set[str]:
+    """Anything but a report repairs what is flagged."""
+    return set() if act == "report" else {"repaired.safetensors"}
+
+
+def test_what_is_flagged_is_repaired_though_the_settings_ask_for_no_epochs(
+    acted: dict[str, tuple[Project, Done]],
+) -> None:
+    project, printed = acted["repair"]
+    version = project.version()
+    assert printed.json() == {"stage": "unlearn", "ran": True, "summary": version}
+    assert version["settings"]["repair"]["epochs"] == 0.0
+    before, after = (load_weights(project.data / "unlearned" / f"{name}.safetensors") for name in ("model", "repaired"))
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert version["repaired_sha256"] != version["weights_sha256"]
+
+
+def test_what_is_retrained_is_what_evaluation_retrains_bit_for_bit(acted: dict[str, tuple[Project, Done]]) -> None:
+    project, _ = acted["retrain"]
+    [reference] = (project.data / "retrained").glob("*.safetensors")
+    ours, theirs = load_weights(project.data / "unlearned/retrained.safetensors"), load_weights(reference)
+    assert {name: value.numpy().tobytes() for name, value in ours.items()} == {
+        name: value.numpy().tobytes() for name, value in theirs.items()
+    }
