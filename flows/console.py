@@ -15,6 +15,7 @@ from amnesiac.requests import FilingResult
 from amnesiac.verification import Verification
 from tasks.catalog import catalog
 from tasks.deletion import applied_requests
+from tasks.evaluation import published_sentence, read_version
 from tasks.reporting import result_table
 
 console = Console()
@@ -52,6 +53,8 @@ def print_comparison(as_json: bool) -> None:
     for role in ("unlearned", "repaired"):
         if role in roles_in(metrics):
             console.print(judge(metrics, role).sentence)
+    if sentence := published_sentence(read_version()):
+        console.print(sentence)
     console.print("seconds: " + ", ".join(f"{step} {value:.3g}" for step, value in metrics["seconds"].items()))
 
 

@@ -156,6 +156,7 @@ def subtract(batch: Batch) -> dict[str, Any]:
         "run_id": ledger.manifest.run_id,
         "weights_sha256": hash_tensors(result.weights),
         "repaired_sha256": hash_tensors(repaired) if repaired else None,
+        "retrained_sha256": hash_tensors(retrained) if retrained else None,
         "correction_sha256": hash_tensors(result.correction) if result.correction else None,
         "rows": result.rows,
         "bytes_per_row": result.row_bytes,
@@ -199,7 +200,9 @@ def _retrained(forget: ForgetSet) -> dict[str, torch.Tensor]:
     at, dataset = catalog(), catalog().dataset()
     with shown_progress("retrain", "retraining without the forget set") as progress:
         train, factory = dataset.split("train"), model_factory(dataset)
-        return retrain_without(at.run_spec(), factory, train, forget.rows, progress=progress).weights
+        result = retrain_without(at.run_spec(), factory, train, forget.rows, progress=progress)
+    keep_seconds("retrain", result.seconds)
+    return result.weights
 
 
 def _repaired(weights: Mapping[str, torch.Tensor], forget: ForgetSet, epochs: float) -> dict[str, torch.Tensor] | None:

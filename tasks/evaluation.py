@@ -75,6 +75,16 @@ def read_version() -> dict[str, Any]:
     return version
 
 
+def published_sentence(version: Mapping[str, Any]) -> str:
+    """Which file a deletion batch published and why, where a prediction was made; else empty."""
+    found = version["confidence"]
+    if found is None:
+        return ""
+    verdict = found["verdict"].replace("_", " ")
+    predicted = f"predicted divergence {found['predicted_kl']:.3g} nats, drift {found['drift']:.3g}"
+    return f"published: {version['published']} ({verdict}: {predicted})"
+
+
 def _sets(dataset: PreparedDataset, forget: ForgetSet) -> dict[str, Split]:
     train = dataset.split("train")
     keep = torch.ones(len(train), dtype=torch.bool)
@@ -115,7 +125,7 @@ def _facts() -> ReportFacts:
             "optimiser": f"{optimizer.name}, learning rate {optimizer.lr:g}, momentum {optimizer.momentum:g}",
             "epochs": params.training.epochs,
             "mini-batch": params.training.batch_size,
-            "repair, epochs": params.unlearning.repair.epochs,
+            "published": published_sentence(version) or version["published"],
             "ledger rows read": version["rows"],
             "bytes a row": version["bytes_per_row"],
         },
