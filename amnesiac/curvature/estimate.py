@@ -25,7 +25,7 @@ from amnesiac.seeding import numpy_generator, torch_generator
 
 _BATCH = 128
 _BASIS_SNAPSHOTS = 4
-_LARGEST_TABLE = 1 << 29  # numbers of a layer's eigenvalues by class, all segments: 2 GiB
+_LARGEST_TABLE = 1 << 26  # numbers of a layer's eigenvalues by class, all segments: 256 MiB
 
 
 @dataclass(frozen=True)

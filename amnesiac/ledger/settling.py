@@ -26,6 +26,7 @@ Part = Factors | Tensor
 Finish = Callable[[int, Tensor], Part]
 _WEIGHTS_KEPT = 1 << 30
 _CACHE = 6 << 20
+_UNKNOWN = -1  # a layer too wide for eigenvalues by class: the same weights for all classes
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,18 @@ class Weights:
         self._settling = settling
         curvature = settling.curvature
         layer_bytes = 4 * (len(curvature.bounds) - 1) * max(block.numel for block in curvature.blocks)
-        self.of = lru_cache(max(1, _WEIGHTS_KEPT // layer_bytes))(self._of)
+        self._kept = lru_cache(max(1, _WEIGHTS_KEPT // layer_bytes))(self._of)
+
+    def of(self, layer: int, left_out: int | None) -> Tensor:
+        """`[segments, d_out, d_in]` (or `[segments, numel]`); left_out: the samples' class, None for no class."""
+        known = self._settling.curvature.layers[layer].by_class is not None
+        return self._kept(layer, left_out if left_out is None or known else _UNKNOWN)
 
     def _of(self, layer: int, left_out: int | None) -> Tensor:
         if left_out is None:
             return damping(self._settling.curvature, layer, self._settling.few.kappa)
+        if left_out == _UNKNOWN:
+            return damping(self._settling.curvature, layer, self._settling.whole.kappa)
         forgotten = torch.zeros(len(self._settling.curvature.counts))
         forgotten[left_out] = 1.0
         return damping(self._settling.curvature, layer, self._settling.whole.kappa, forgotten)

@@ -219,7 +219,7 @@ def _settling(
         raise StoreError("the run has diverged: its weights are not finite; lower the learning rate and train again")
     settings, n = plan.settings.curvature, len(data.labels)
     snapshots = [load_weights(_snapshot(plan, epoch)) for epoch in _middles(spec, plan)]
-    samples = max(settings.smallest_sample, round(settings.fraction * n))
+    samples = min(max(settings.smallest_sample, round(settings.fraction * n)), settings.largest_sample)
     classes, steps = int(data.labels.max()) + 1, batches_per_epoch(n, spec.training.batch_size)
     probe = Probe(
         factory, snapshots, data.inputs, data.labels, classes, samples, settings.largest_factor, spec.seed

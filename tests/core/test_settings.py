@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from amnesiac.errors import SettingsError
-from amnesiac.settings import Params, load_params
+from amnesiac.settings import CurvatureSettings, Params, load_params
 
 
 @pytest.fixture
@@ -126,3 +126,8 @@ def test_a_folder_or_a_binary_file(tmp_path):
     (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match=r"params\.yaml can't be read"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_sample_sizes_of_curvature_are_ordered() -> None:
+    with pytest.raises(ValidationError, match="largest_sample is below smallest_sample: raise it"):
+        CurvatureSettings(smallest_sample=300, largest_sample=200)

@@ -1,15 +1,18 @@
 """Measured curvature against slow twins."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import nn
 
-from amnesiac.capture.blocks import plan_block
+from amnesiac.capture.blocks import Block, plan_block
 from amnesiac.capture.layers import rule_for
 from amnesiac.curvature import Basis, Probe, RunCurvature, estimate, from_bytes
 from amnesiac.curvature.estimate import _gradients, add_squares
 from amnesiac.curvature.whitening import unit, whiten
 
+estimate_module = import_module("amnesiac.curvature.estimate")
 LAYERS = {
     "linear": (nn.Linear(5, 4), (5,)),
     "many positions: dense first": (nn.Conv2d(2, 3, 2), (2, 4, 4)),
@@ -135,3 +138,12 @@ def test_what_is_stored_comes_back(whole, layer_of, curvature_of):
         assert torch.equal(ours.basis.right, theirs.basis.right)
         assert (ours.basis.root, ours.pace) == (None, theirs.pace)
         assert torch.equal(ours.by_class, theirs.by_class) if whole else ours.by_class is None
+
+
+def test_a_table_by_class_that_would_be_too_large_is_left_out(monkeypatch):
+    block = Block("l", ("w",), ((3, 4),), (3, 4), None)
+    probe = Probe(lambda: None, [{}, {}], torch.zeros(1), torch.zeros(1), 5, 1, 2048, 0)
+    monkeypatch.setattr(estimate_module, "_LARGEST_TABLE", 12 * 5 * 2)
+    assert estimate_module._empty_table(block, probe).shape == (6, 3, 4)
+    monkeypatch.setattr(estimate_module, "_LARGEST_TABLE", 12 * 5 * 2 - 1)
+    assert estimate_module._empty_table(block, probe).shape == (1, 3, 4)

@@ -1,7 +1,7 @@
 """Settled rows against a slow twin: one sample and one visit at a time in float64, equation (2) written out."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from torch import nn
 from amnesiac.capture.attribution import rate_weights
 from amnesiac.capture.blocks import offsets, to_dense
 from amnesiac.capture.spool import read_spool
-from amnesiac.curvature import Choice, Kappa, Probe, measure
+from amnesiac.curvature import Choice, Kappa, Probe, damping, measure
 from amnesiac.curvature.matrices import to_matrix
 from amnesiac.errors import SettingsError, StoreError
 from amnesiac.ledger import Run, SealedLedger, open_ledger, seal
 from amnesiac.ledger.base import BASE, read_base
-from amnesiac.ledger.settling import Settling
+from amnesiac.ledger.settling import Settling, Weights
 from amnesiac.models.files import load_weights
 from amnesiac.settings import (
     CaptureSettings,
@@ -295,3 +295,13 @@ def test_a_run_whose_weights_are_not_finite_is_not_measured(small_run, small_dat
     with pytest.raises(StoreError, match="diverged: its weights are not finite; lower the learning rate"):
         small_run(tmp_path, factory, data, capture, optimizer=OptimizerSettings(lr=1e30))
     assert not (tmp_path / "ledger").exists()
+
+
+def test_layers_too_wide_for_eigenvalues_by_class_have_the_same_weights_for_all_classes(setup):
+    known = setup.settling.curvature
+    wide = replace(known, layers=tuple(replace(layer, by_class=None) for layer in known.layers))
+    weights = Weights(replace(setup.settling, curvature=wide))
+    assert weights.of(0, 1) is weights.of(0, 2)
+    assert torch.equal(weights.of(0, 1), damping(wide, 0, WHOLE))
+    assert torch.equal(weights.of(0, None), damping(wide, 0, FEW))
+    assert not torch.equal(Weights(setup.settling).of(0, 1), weights.of(0, 1))
