@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from tasks.prefect_server import free_port
-from tests.pipeline.project import Done, Project, create, finish
+from tests.pipeline.project import Done, Project, create, finish, flow_runs
 
 
 @dataclass(frozen=True)
 class Cycled:
-    """The project after `amnesiac cycle`, what that printed, and the commit that holds its state."""
+    """The project after `amnesiac cycle`, what that printed, the commit that holds its state, and ids of its runs."""
 
     project: Project
     printed: Done
     commit: str
+    runs: frozenset[str]
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +39,11 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 @pytest.fixture(scope="session")
 def cycled(started: Project) -> Cycled:
     """The whole pipeline, once: five random people and a class are forgotten."""
+    assert started.server is not None
+    others = {run["id"] for run in flow_runs(started.server)}  # other projects may use the server too
     [printed] = finish(started.amnesiac("cycle", "--random-people", "5", "--forget-class", "3"))
-    return Cycled(started, printed, started.commit("first batch"))
+    own = frozenset(run["id"] for run in flow_runs(started.server)) - others
+    return Cycled(started, printed, started.commit("first batch"), own)
 
 
 @pytest.fixture
