@@ -169,7 +169,7 @@ class ConfidenceSettings(Settings):
 
     repair_above: Positive = Field(0.03, description="predicted KL from retraining, nats: needs_repair")
     retrain_above: Positive = Field(0.15, description="predicted KL from retraining, nats: needs_retraining")
-    drift_budget: Positive = Field(0.5, description="all that was subtracted, relative to the training's path")
+    drift_budget: Positive = Field(1.0, description="all that was subtracted, relative to the training's path")
     act: Literal["report", "repair", "retrain"] = Field(
         "repair", description="report only flags; repair fine-tunes what is flagged; retrain retrains what needs it"
     )

@@ -37,7 +37,7 @@ def test_settled_rows_are_chosen_with_their_numbers(params):
 def test_the_limits_of_confidence_may_be_equal(params):
     chosen = params("unlearning: {confidence: {repair_above: 0.1, retrain_above: 0.1, act: report}}").unlearning
     assert (chosen.confidence.repair_above, chosen.confidence.retrain_above) == (0.1, 0.1)
-    assert (chosen.confidence.act, chosen.confidence.drift_budget) == ("report", 0.5)
+    assert (chosen.confidence.act, chosen.confidence.drift_budget) == ("report", 1.0)
 
 
 def test_settings_are_frozen():
