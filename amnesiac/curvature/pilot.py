@@ -13,7 +13,7 @@ does with that class masked. Output layer and hidden layers are searched apart:
     J(kappa) = KL(masked original || kappa) on the class's samples + the same on others, among the kappas that leave
     at most 1 % of the class's samples predicted as the class
 
-Both are summed over several pilots.
+Both are means over several pilots.
 """
 
 from collections.abc import Callable, Mapping, Sequence
