@@ -88,7 +88,7 @@ class AugmentSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """The training run; a segment is one epoch."""
+    """The training run."""
 
     epochs: Annotated[int, Field(gt=0)] = 10
     batch_size: Annotated[int, Field(gt=0)] = 64

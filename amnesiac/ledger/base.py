@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from amnesiac.durable import write_bytes
@@ -31,11 +31,6 @@ def write_base(
         parts[name] = torch.from_numpy(weights + total[start : start + len(weights)]).reshape(final[name].shape)
         start += len(weights)
     write_bytes(path, save(parts))
-
-
-def read_base(content: bytes) -> dict[str, Tensor]:
-    """The base by parameter name, float64."""
-    return load(content)
 
 
 def to_grid(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

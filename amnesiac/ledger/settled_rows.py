@@ -25,6 +25,7 @@ from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.ledger.visits import StepWeights, VisitTable, chunks
 from amnesiac.progress import Progress
 from amnesiac.rowstore import RowArray, RowWriter
+from amnesiac.seeding import numpy_generator
 
 MASK = "mask-{}.safetensors"
 EXACT_BELOW = 2.0**13  # 53 bits of float64, 40 of them after the point
@@ -122,7 +123,7 @@ def _low_rank(block: Block, rank: int) -> Block:
 def _masked(folder: Path, blocks: tuple[Block, ...], spec: LedgerSpec, writing: SettledWriting) -> MaskedRows:
     """Keep the coordinates whose mean square over a calibration set is largest (method.md §4)."""
     n = len(writing.table.samples)
-    chosen = np.random.default_rng(0).choice(n, min(n, _CALIBRATION), replace=False)
+    chosen = numpy_generator(0, "mask").choice(n, min(n, _CALIBRATION), replace=False)
     inside = writing.rows([spec], np.sort(chosen), [lambda _, rows: rows])[0]
     means = [part.square().flatten(1).mean(0) for part in inside if isinstance(part, Tensor)]
     kept = [mean.topk(max(1, int(spec.form.fraction * len(mean)))).indices.sort().values for mean in means]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import nn
 
 from amnesiac.capture.attribution import rate_weights
@@ -16,7 +16,7 @@ from amnesiac.curvature import Choice, Kappa, Probe, damping, measure
 from amnesiac.curvature.matrices import to_matrix
 from amnesiac.errors import SettingsError, StoreError
 from amnesiac.ledger import Run, SealedLedger, open_ledger, seal
-from amnesiac.ledger.base import BASE, read_base
+from amnesiac.ledger.base import BASE
 from amnesiac.ledger.settling import Settling, Weights
 from amnesiac.models.files import load_weights
 from amnesiac.settings import (
@@ -218,7 +218,7 @@ def test_a_mask_of_everything_loses_nothing_but_rounding(setup, twin, tmp_path):
 def test_published_weights_come_back_from_the_base_and_the_surviving_rows(setup, form, tmp_path):
     """Invariant 4 of method.md §8, bit for bit, however the deletion was cut into batches."""
     ledger = setup.seal(tmp_path / "ledger", form)
-    base, method = read_base(ledger.attachment(BASE)), UnlearningSettings(method="settled")
+    base, method = load(ledger.attachment(BASE)), UnlearningSettings(method="settled")
     first, second = [0, 7, 12], [3, 4, 25]
     one = unlearn(method, ledger, setup.run.weights, first)
     two = unlearn(method, ledger, setup.run.weights, second, before=first, master=one.master)
@@ -234,7 +234,7 @@ def test_a_class_comes_back_with_its_correction(setup, tmp_path):
     forget = [i for i in range(N) if i % 3 == 1]
     found = unlearn(UnlearningSettings(method="settled"), ledger, setup.run.weights, forget)
     surviving = ledger.total("settled", ledger.sample_rows([i for i in range(N) if i % 3 != 1]))
-    base = read_base(ledger.attachment(BASE))
+    base = load(ledger.attachment(BASE))
     for name, correction in found.correction.items():
         assert torch.equal((base[name] - surviving[name] + correction).float(), found.weights[name]), name
 
@@ -285,7 +285,7 @@ def test_rows_of_captured_classes_only(small_run, small_data, tmp_path):
     assert run.manifest.entries["settled"].rows == len(ones)
     found = unlearn(UnlearningSettings(method="settled"), run.ledger, run.weights, ones[:2])
     surviving = run.ledger.total("settled", run.ledger.sample_rows(ones[2:]))
-    base = read_base(run.ledger.attachment(BASE))
+    base = load(run.ledger.attachment(BASE))
     for name in surviving:
         assert torch.equal((base[name] - surviving[name]).float(), found.weights[name]), name
 
