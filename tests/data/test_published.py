@@ -91,7 +91,7 @@ def test_failed_download_says_where_to_put_the_files(
 def test_fashion_mnist_layout(tmp_path: Path, mnist_root: Path) -> None:
     # The same IDX format: the digits' files stand in for the clothes, which aren't in the data root.
     (tmp_path / "FashionMNIST").mkdir()
-    (tmp_path / "FashionMNIST" / "raw").symlink_to(mnist_root / "MNIST" / "raw")
+    (tmp_path / "FashionMNIST" / "raw").symlink_to((mnist_root / "MNIST" / "raw").resolve())
     samples = load_samples(DataSettings(source="fashion-mnist", limit=10), tmp_path, seed=0)
     assert samples.class_names[9] == "Ankle boot"
     assert samples.sample_ids[0].startswith("fashion-mnist-train-")
