@@ -60,3 +60,11 @@ class DamagedStore(StoreError):
 
 class DamagedRow(DamagedStore):
     """A row fails its checksum: altered, missing, swapped or from another run."""
+
+
+class KeyStoreMissing(StoreError):
+    """What is to be read is encrypted, and its key store isn't there: restore it, or say where it lies."""
+
+
+class KeyDestroyed(StoreError):
+    """The key was destroyed on purpose: what it encrypted is erased, in every copy, and doesn't come back."""

@@ -12,6 +12,7 @@ from amnesiac.capture.recorder import Recorder
 from amnesiac.capture.spool import Spool
 from amnesiac.errors import SettingsError
 from amnesiac.hashing import hash_tensors
+from amnesiac.keys import KeyStore
 from amnesiac.ledger.seal import Run, seal
 from amnesiac.settings import CaptureSettings
 from amnesiac.unlearning.unlearn import ledgers_for
@@ -27,6 +28,7 @@ def record(
     subject_ids: Sequence[str] | None = None,
     capture: CaptureSettings | None = None,
     expected_visits: int | None = None,
+    keys: KeyStore | None = None,
 ) -> Iterator[Recorder]:
     """Record every sample's contribution inside the block; leaving it seals the ledger at `ledger`.
 
@@ -37,8 +39,9 @@ def record(
         optimizer.step()
 
     The loss is a sum over samples divided by the scheduled mini-batch size (a mean, where all mini-batches are full).
-    `expected_visits` makes sealing fail unless every sample was seen so often. An error inside the block leaves no
-    ledger, and an existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step,
+    `expected_visits` makes sealing fail unless every sample was seen so often. With `keys` rows and ids are encrypted
+    with their subject's key (a sample without a subject is its own). An error inside the block leaves no ledger, and an
+    existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step,
     SettingsError when `capture.classes` or the method "settled" is asked for (labels and curvature aren't known here).
     """
     settings, destination = capture or CaptureSettings(), Path(ledger)
@@ -67,7 +70,7 @@ def record(
         final = {name: value.detach().clone() for name, value in model.state_dict().items()}
         run = Run(
             hash_tensors(final)[:16], {"capture": settings.model_dump(mode="json")}, sample_ids,
-            sample_ids if subject_ids is None else subject_ids, initial, final, expected_visits,
+            sample_ids if subject_ids is None else subject_ids, initial, final, expected_visits, keys=keys,
         )  # fmt: skip
         seal(spool_folder, destination, run, specs)
     finally:

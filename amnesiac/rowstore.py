@@ -1,10 +1,10 @@
-"""Fixed-length rows in sharded Zarr v3 arrays, each with its own checksum.
+"""Fixed-length rows in sharded Zarr v3 arrays, each with its own checksum, or encrypted.
 
 The only module that knows how rows lie on disk (images of the prepared data, deltas of the ledger).
 One row array `NAME` in a Zarr group is two Zarr arrays:
 
     NAME       uint8 [n_rows, row_bytes]   one chunk a row, many rows a shard, uncompressed
-    NAME.tags  uint8 [n_rows, 16]          what `RowSeal.seal` returned for each row
+    NAME.tags  uint8 [n_rows, 16 or 28]    what `RowSeal.seal` returned for each row: a checksum, or nonce and tag
 
 Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
 the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run
@@ -26,34 +26,57 @@ import zarr
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
 
 Bytes2D = npt.NDArray[np.uint8]
-TAG_BYTES = 16
+Index = npt.NDArray[np.int64]
 SHARD_BYTES = 16 << 20
 
 
-class RowSeal(Protocol):
-    """How a row is protected on disk. The seam where encryption takes the checksum's place."""
+class RefusedRow(ValueError):
+    """A row that doesn't match its tag; `at` is its place among those that were to be unsealed."""
 
-    def seal(self, row: npt.NDArray[np.uint8], context: bytes) -> tuple[npt.NDArray[np.uint8], bytes]:
-        """Return what is stored (same length) and its 16-byte tag."""
+    def __init__(self, at: int, reason: str) -> None:
+        super().__init__(reason)
+        self.at = at
+
+
+class RowSeal(Protocol):
+    """How rows are protected on disk, a block at a time: `Checksum`, or `amnesiac.keys.Encrypted`.
+
+    index: the rows' numbers in their array, `[k]`;  contexts: what each is bound to, 32 bytes
+    """
+
+    @property
+    def tag_bytes(self) -> int:
+        """Length of a row's tag."""
         ...
 
-    def unseal(self, stored: npt.NDArray[np.uint8], tag: bytes, context: bytes) -> npt.NDArray[np.uint8]:
-        """Return the row; raise ValueError when it doesn't match its tag."""
+    def seal(self, rows: Bytes2D, index: Index, contexts: Sequence[bytes]) -> tuple[Bytes2D, Bytes2D]:
+        """What is stored of rows `[k, row_bytes]`, of the same shape, and their tags `[k, tag_bytes]`."""
+        ...
+
+    def unseal(self, stored: Bytes2D, tags: Bytes2D, index: Index, contexts: Sequence[bytes]) -> Bytes2D:
+        """The rows; raises RefusedRow for the first that doesn't match its tag."""
         ...
 
 
 class Checksum:
     """Rows in clear, BLAKE2b-128 keyed by run, array and position."""
 
-    def seal(self, row: npt.NDArray[np.uint8], context: bytes) -> tuple[npt.NDArray[np.uint8], bytes]:
-        """Return the row unchanged and its checksum."""
-        return row, hashlib.blake2b(row.data, digest_size=TAG_BYTES, key=context).digest()
+    tag_bytes = 16
 
-    def unseal(self, stored: npt.NDArray[np.uint8], tag: bytes, context: bytes) -> npt.NDArray[np.uint8]:
-        """Return the row; raise ValueError when the checksum differs."""
-        if self.seal(stored, context)[1] != tag:
-            raise ValueError("checksum differs")
+    def seal(self, rows: Bytes2D, index: Index, contexts: Sequence[bytes]) -> tuple[Bytes2D, Bytes2D]:
+        """The rows unchanged and their checksums."""
+        sums = b"".join(self._of(row, context) for row, context in zip(rows, contexts, strict=True))
+        return rows, np.frombuffer(sums, np.uint8).reshape(len(rows), self.tag_bytes)
+
+    def unseal(self, stored: Bytes2D, tags: Bytes2D, index: Index, contexts: Sequence[bytes]) -> Bytes2D:
+        """The rows unchanged; raises RefusedRow where the checksum differs."""
+        for k, (row, tag, context) in enumerate(zip(stored, tags, contexts, strict=True)):
+            if self._of(row, context) != tag.tobytes():
+                raise RefusedRow(k, "checksum differs")
         return stored
+
+    def _of(self, row: npt.NDArray[np.uint8], context: bytes) -> bytes:
+        return hashlib.blake2b(row.data, digest_size=self.tag_bytes, key=context).digest()
 
 
 @dataclass(frozen=True)
@@ -65,9 +88,10 @@ class RowArray:
     owner: str
     seal: RowSeal = Checksum()
 
-    def context(self, row: int) -> bytes:
-        """What a row's tag is bound to, as a key of at most 64 bytes."""
-        return hashlib.blake2b(f"{self.owner}|{self.name}|{row}".encode(), digest_size=32).digest()
+    def contexts(self, index: Index) -> list[bytes]:
+        """What each row's tag is bound to: owner, array and row, hashed to 32 bytes."""
+        place = f"{self.owner}|{self.name}"
+        return [hashlib.blake2b(f"{place}|{row}".encode(), digest_size=32).digest() for row in index.tolist()]
 
 
 class RowWriter:
@@ -86,9 +110,9 @@ class RowWriter:
         shard = shard_rows(n_rows, row_bytes)
         group = zarr.open_group(array.group, mode="a", zarr_format=3)
         _create(group, array.name, (n_rows, row_bytes), shard, attributes or {})
-        _create(group, f"{array.name}.tags", (n_rows, TAG_BYTES), n_rows, {})
+        _create(group, f"{array.name}.tags", (n_rows, array.seal.tag_bytes), n_rows, {})
         self._rows = _bulk(array.group / array.name)
-        self._tags: Bytes2D = np.zeros((n_rows, TAG_BYTES), np.uint8)
+        self._tags: Bytes2D = np.zeros((n_rows, array.seal.tag_bytes), np.uint8)
         self._shard = shard
         self._pending: list[Bytes2D] = []
         self._n_pending = 0
@@ -135,10 +159,9 @@ class RowWriter:
             return
         block = np.concatenate(self._pending) if len(self._pending) > 1 else self._pending[0]
         now, later = block[:count], block[count:]
-        stored = np.empty_like(now)
-        for k, row in enumerate(now):
-            stored[k], tag = self.array.seal.seal(np.ascontiguousarray(row), self.array.context(self.written + k))
-            self._tags[self.written + k] = np.frombuffer(tag, np.uint8)
+        index = np.arange(self.written, self.written + count)
+        contexts = self.array.contexts(index)
+        stored, self._tags[index] = self.array.seal.seal(np.ascontiguousarray(now), index, contexts)
         self._write(self._rows[self.written : self.written + count], stored)
         self.written += count
         self._pending, self._n_pending = ([later.copy()] if len(later) else []), len(later)
@@ -148,7 +171,7 @@ class RowReader:
     """Reads checked rows of a finished row array."""
 
     def __init__(self, array: RowArray) -> None:
-        """Open the arrays; raises DamagedStore when they are missing or unreadable."""
+        """Open the arrays; raises DamagedStore when they are missing, unreadable or protected in another way."""
         self.array = array
         try:
             self._rows = _bulk(array.group / array.name)
@@ -156,6 +179,12 @@ class RowReader:
         except (ValueError, OSError) as error:
             raise DamagedStore(f"{array.group}: row array {array.name!r} can't be opened: {error}") from error
         self.n_rows, self.row_bytes = (int(k) for k in self._rows.shape)
+        if self._tags.shape != (self.n_rows, array.seal.tag_bytes):
+            raise DamagedStore(
+                f"{array.group}: the tags of {array.name!r} are {self._tags.shape}, expected "
+                f"{(self.n_rows, array.seal.tag_bytes)}: they were altered, or the rows are protected in another way "
+                "than their record says"
+            )
 
     def root(self) -> str:
         """Digest over all tags, to compare with what `RowWriter.close` returned."""
@@ -164,7 +193,8 @@ class RowReader:
     def read(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Bytes2D:
         """Rows `[len(rows), row_bytes]` in the order asked for.
 
-        Raises DamagedRow naming the first bad one, IndexError for a row that the array doesn't have.
+        Raises DamagedRow naming the first bad one, IndexError for a row that the array doesn't have, and, when they are
+        encrypted, KeyDestroyed.
         """
         index = np.asarray(rows, np.int64)
         if len(index) == 0:
@@ -175,15 +205,12 @@ class RowReader:
             stored: Bytes2D = np.asarray(self._rows[index].read().result())
         except (ValueError, OSError) as error:
             raise DamagedRow(f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}") from error
-        clear = np.empty_like(stored)
-        for k, row in enumerate(index.tolist()):
-            clear[k] = self._unseal(stored[k], row)
-        return clear
-
-    def _unseal(self, stored: npt.NDArray[np.uint8], row: int) -> npt.NDArray[np.uint8]:
         try:
-            return self.array.seal.unseal(stored, self._tags[row].tobytes(), self.array.context(row))
-        except ValueError as error:
+            return self.array.seal.unseal(
+                np.ascontiguousarray(stored), self._tags[index], index, self.array.contexts(index)
+            )
+        except RefusedRow as error:
+            row = index[error.at]
             raise DamagedRow(f"{self.array.group}: row {row} of {self.array.name!r} is damaged: {error}") from error
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from amnesiac.data import PreparedDataset, open_dataset
 from amnesiac.errors import SettingsError, StoreError
+from amnesiac.keys import LocalKeyStore
 from amnesiac.ledger import SealedLedger, open_ledger
 from amnesiac.requests import Journal
 from amnesiac.settings import Params, load_params
@@ -68,6 +69,12 @@ class Catalog:
         return self._data("journal")
 
     @property
+    def keys(self) -> Path:
+        """The key store: AMNESIAC_KEYS, else in `pipeline_data`. Neither git nor DVC sees it; back it up apart."""
+        elsewhere = os.environ.get("AMNESIAC_KEYS")
+        return Path(elsewhere).absolute() if elsewhere else self._data("keys")
+
+    @property
     def requests(self) -> Path:
         """The pointer into the journal: which requests the next version covers. In git."""
         return self._data("requests.json")
@@ -125,7 +132,11 @@ class Catalog:
 
     def dataset(self) -> PreparedDataset:
         """The prepared data; raises StoreError."""
-        return open_dataset(self.prepared)
+        return open_dataset(self.prepared, self.key_store())
+
+    def key_store(self, *, create: bool = False) -> LocalKeyStore:
+        """What everything of a subject is encrypted with; opened, and made if `create`, when it is first needed."""
+        return LocalKeyStore(self.keys, create=create)
 
     def open_journal(self) -> Journal:
         """The journal of deletion requests."""
@@ -139,7 +150,7 @@ class Catalog:
     def open_ledger(self, weights_sha256: str) -> SealedLedger:
         """The sealed ledger, checked against the settings and the original weights."""
         run_id = self.run_spec().run_id(self.params().capture)
-        return open_ledger(self.ledger, run_id=run_id, weights_sha256=weights_sha256)
+        return open_ledger(self.ledger, run_id=run_id, weights_sha256=weights_sha256, keys=self.key_store())
 
 
 def catalog() -> Catalog:

@@ -17,5 +17,5 @@ def prepare_data() -> dict[str, Any]:
     at, params = catalog(), catalog().params()
     with shown_progress("prepare-data", f"reading {params.data.source}") as progress:
         samples = load_samples(params.data, data_root(), params.seed, progress)
-        summary = prepare_dataset(samples, params.data, params.seed, at.prepared)
+        summary = prepare_dataset(samples, params.data, params.seed, at.prepared, at.key_store(create=True))
     return asdict(summary)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from prefect import task
@@ -86,11 +87,13 @@ def published_sentence(version: Mapping[str, Any]) -> str:
 
 
 def _sets(dataset: PreparedDataset, forget: ForgetSet) -> dict[str, Split]:
+    """Without erased samples: there is nothing to measure a model on."""
     train = dataset.split("train")
     keep = torch.ones(len(train), dtype=torch.bool)
     keep[list(forget.rows)] = False
     retained = torch.nonzero(keep).flatten()
-    return {"forget": train.take(forget.rows), "retain": train.take(retained), "test": dataset.split("test")}
+    sets = {"forget": train.take(forget.rows), "retain": train.take(retained), "test": dataset.split("test")}
+    return {name: split.readable() for name, split in sets.items()}
 
 
 def _weights(at: Catalog, retrained: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -138,7 +141,10 @@ def _examples(forget: ForgetSet, retrained: Path) -> Sequence[ForgottenExample]:
     at, dataset = catalog(), catalog().dataset()
     if not forget.rows or at.params().data.path is not None:
         return ()
-    chosen = dataset.split("train").take(forget.rows[:: max(1, len(forget.rows) // _EXAMPLES)][:_EXAMPLES])
+    held = dataset.split("train").take(forget.rows).readable()
+    if not len(held):
+        return ()
+    chosen = held.take(np.arange(len(held))[:: max(1, len(held) // _EXAMPLES)][:_EXAMPLES])
     guesses: dict[str, list[str]] = {}
     for role, weights in _weights(at, retrained).items():
         model = model_factory(dataset)()

@@ -37,8 +37,9 @@ def train_original(resume: bool) -> dict[str, Any]:
     dataset = at.dataset()
     train = dataset.split("train")
     plan = CapturePlan(
-        params.capture, ledgers_for(params.capture), train.sample_ids, train.subject_ids, at.ledger, at.scratch
-    )
+        params.capture, ledgers_for(params.capture), train.sample_ids, train.subject_ids, at.ledger, at.scratch,
+        at.key_store(),
+    )  # fmt: skip
     with shown_progress("train-and-capture", f"training {params.model.factory}") as progress:
         factory = model_factory(dataset)
         result, manifest = train_with_capture(at.run_spec(), factory, train, plan, resume=resume, progress=progress)

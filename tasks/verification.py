@@ -25,7 +25,7 @@ def verify_published() -> Verification:
             raise InputError(f"nothing to verify yet: {path} doesn't exist. Run `amnesiac train`")
     with writing("verify"):
         try:
-            return verify(at.ledger, at.model / MODEL, published())
+            return verify(at.ledger, at.model / MODEL, published(), at.key_store())
         except (StoreError, RequestError) as error:  # requests that once fitted the prepared data no longer do
             return Verification(problems=(str(error),))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,17 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from amnesiac.data.index import readable_index
 from amnesiac.data.prepared import GROUP, INDEX, ROWS
 from amnesiac.data.record import Record, read_record
 from amnesiac.data.splits import SPLIT_NAMES
 from amnesiac.errors import DamagedStore, DataError, SpecMismatch
 from amnesiac.hashing import hash_file
-from amnesiac.rowstore import RowArray, RowReader
+from amnesiac.keys import Encrypted, KeyStore, check_store
+from amnesiac.rowstore import Checksum, RowArray, RowReader
+
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Split:
     labels       int64 [n]
     sample_ids   n ids; the position in this split is what deletion requests resolve to
     subject_ids  n ids
+    erased       bool [n]: samples whose key was destroyed. Their ids are placeholders and their inputs zeros, no data:
+                 nothing may be trained or measured on them (`readable`); all False unless given
     """
 
     name: str
@@ -32,9 +40,20 @@ class Split:
     labels: torch.Tensor
     sample_ids: tuple[str, ...]
     subject_ids: tuple[str, ...]
+    erased: Mask = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __post_init__(self) -> None:
+        if len(self.erased) != len(self.sample_ids):
+            if len(self.erased):
+                raise ValueError(f"{len(self.erased)} flags for {len(self.sample_ids)} samples")
+            object.__setattr__(self, "erased", np.zeros(len(self.sample_ids), bool))
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    def readable(self) -> "Split":
+        """The samples that aren't erased: what may be looked at."""
+        return self.take(np.flatnonzero(~self.erased)) if self.erased.any() else self
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64] | torch.Tensor) -> "Split":
         """The samples at these positions, in this order; raises IndexError for one that doesn't exist."""
@@ -46,6 +65,7 @@ class Split:
             labels=self.labels[index],
             sample_ids=tuple(self.sample_ids[row] for row in chosen),
             subject_ids=tuple(self.subject_ids[row] for row in chosen),
+            erased=self.erased[index.numpy()],
         )
 
 
@@ -53,14 +73,33 @@ class Split:
 class PreparedDataset:
     """A data set as `prepare_dataset` wrote it.
 
-    index   DataFrame with row, sample_id, subject_id, label, class_name, split, in the order of the rows
-    record  all fields of dataset.json
+    record   all fields of dataset.json
+    table    index.parquet as it lies on disk;  keys: the store that it is encrypted with, None for data in clear
     """
 
     folder: Path
     record: Record
-    index: pd.DataFrame = field(repr=False, compare=False)
+    table: pd.DataFrame = field(repr=False, compare=False)
     reader: RowReader = field(repr=False, compare=False)
+    keys: KeyStore | None = field(repr=False, compare=False, default=None)
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """DataFrame with row, sample_id, subject_id, label, class_name, split, in the order of the rows.
+
+        The ids of an erased sample are both `erased-ROW`. Raises DamagedStore when an encrypted id was altered.
+        """
+        return readable_index(self.folder / INDEX, self.table, self.keys, self.record.content_hash)
+
+    @property
+    def key_numbers(self) -> Rows:
+        """Each row's data key in `keys`, `[n]`; empty for data in clear."""
+        return self.table["key"].to_numpy(np.int64) if self.keys else np.zeros(0, np.int64)
+
+    @property
+    def erased(self) -> Mask:
+        """Rows whose key was destroyed, `[n]`."""
+        return ~self.keys.alive(self.key_numbers) if self.keys else np.zeros(len(self.table), bool)
 
     @property
     def content_hash(self) -> str:
@@ -81,13 +120,14 @@ class PreparedDataset:
         """Read `train`, `validation` or `test`; raises DamagedRow naming the first image that was altered."""
         start = self._start(name)
         rows = np.arange(start, start + self.record.splits[name], dtype=np.int64)
-        part = self.index.iloc[start : start + len(rows)]
+        part, erased = self.index.iloc[start : start + len(rows)], self.erased[rows]
         return Split(
             name=name,
-            inputs=self._inputs(rows),
+            inputs=self._inputs(rows, erased),
             labels=torch.tensor(part["label"].to_numpy(np.int64)),
             sample_ids=tuple(part["sample_id"]),
             subject_ids=tuple(part["subject_id"]),
+            erased=erased,
         )
 
     def _start(self, name: str) -> int:
@@ -96,7 +136,15 @@ class PreparedDataset:
         before = SPLIT_NAMES[: SPLIT_NAMES.index(name)]
         return sum(self.record.splits[other] for other in before)
 
-    def _inputs(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+    def _inputs(self, rows: Rows, erased: Mask) -> torch.Tensor:
+        """Scaled inputs, zeros where they are erased."""
+        if not erased.any():
+            return self._read(rows)
+        inputs = torch.zeros(len(rows), *self.image_shape)
+        inputs[torch.from_numpy(~erased)] = self._read(rows[~erased])
+        return inputs
+
+    def _read(self, rows: Rows) -> torch.Tensor:
         stored = self.reader.read(rows).view(np.dtype(self.record.dtype).newbyteorder("<"))
         native = stored.reshape(len(rows), *self.image_shape).astype(self.record.dtype, copy=False)
         inputs = torch.from_numpy(native).to(torch.float32)
@@ -106,17 +154,22 @@ class PreparedDataset:
         return inputs.sub_(mean).div_(std)
 
 
-def open_dataset(folder: Path) -> PreparedDataset:
+def open_dataset(folder: Path, keys: KeyStore | None = None) -> PreparedDataset:
     """Open a prepared data set and check that its files belong together.
 
+    keys: the store that it was encrypted with; not looked at for data in clear
+
     Raises UnsealedStore when it is unfinished, DamagedStore when record, index or images are missing or altered,
-    SpecMismatch when they are whole but belong to different data sets. Images are checked when they are read.
+    SpecMismatch when they are whole but belong to different data sets or to another key store, KeyStoreMissing.
+    Images and ids are checked when they are read.
     """
     record = read_record(folder)
-    index = _read_index(folder / INDEX, record)
-    reader = RowReader(RowArray(folder / GROUP, ROWS, record.content_hash))
+    keys = check_store(folder, record.store_id, keys)
+    table = _read_index(folder / INDEX, record)
+    seal = Encrypted(keys, table["key"].to_numpy(np.int64)) if keys else Checksum()
+    reader = RowReader(RowArray(folder / GROUP, ROWS, record.content_hash, seal))
     _check_rows(folder, reader, record)
-    return PreparedDataset(folder, record, index, reader)
+    return PreparedDataset(folder, record, table, reader, keys)
 
 
 def _read_index(path: Path, record: Record) -> pd.DataFrame:

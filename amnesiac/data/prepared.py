@@ -1,10 +1,12 @@
 """A data set on disk: images as checked rows, an index as parquet, and the record that seals both.
 
     samples.zarr    row array "images": one row is one image's bytes, in the order train, validation, test
-    index.parquet   row, sample_id, subject_id, label, class_name, split
+    index.parquet   row, sample_id, subject_id, label, class_name, split (encrypted: see `amnesiac.data.index`)
     dataset.json    see `amnesiac.data.record`; written last, so a folder without it is unfinished
 
-No file holds a time: two runs on the same data and settings give the same bytes, in any destination.
+With a key store, images and ids are encrypted with their subject's key.
+No file holds a time: two runs on the same data and settings, with the same key store, give the same bytes, in any
+destination.
 """
 
 import hashlib
@@ -14,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from amnesiac.data.index import encrypted_index, refuse_erased_ids
 from amnesiac.data.record import Record, library_versions, write_record
 from amnesiac.data.samples import Images, Rows, Samples, check_samples
 from amnesiac.data.splits import split_rows
 from amnesiac.durable import whole_folder
 from amnesiac.errors import SettingsError
 from amnesiac.hashing import hash_file, hash_json
-from amnesiac.rowstore import Bytes2D, RowArray, RowWriter
+from amnesiac.keys import Encrypted, KeyStore, subject_name
+from amnesiac.rowstore import Bytes2D, Checksum, RowArray, RowSeal, RowWriter
 from amnesiac.settings import DataSettings
 
 GROUP, ROWS, INDEX = "samples.zarr", "images", "index.parquet"
@@ -39,20 +43,29 @@ class DatasetSummary:
     content_hash: str
 
 
-def prepare_dataset(samples: Samples, settings: DataSettings, seed: int, destination: Path) -> DatasetSummary:
+def prepare_dataset(
+    samples: Samples, settings: DataSettings, seed: int, destination: Path, keys: KeyStore | None = None
+) -> DatasetSummary:
     """Check, split and write `samples`; `destination` appears whole, or stays as it was.
+
+    keys: makes a key for each subject that has none, and encrypts what belongs to them; None: all lies in clear
 
     Raises DataError for malformed samples, SettingsError for a mean or std that doesn't fit the channels.
     """
     check_samples(samples)
+    refuse_erased_ids(samples)
     channels = samples.images.shape[1]
     mean, std = (_by_channel(name, getattr(settings, name), channels) for name in ("mean", "std"))
     splits = split_rows(samples, settings, seed)
     index = _index(samples, splits)
     order = np.concatenate(list(splits.values()))
     content = content_hash(samples, splits, mean, std)
+    seal: RowSeal = Checksum()
+    if keys is not None:
+        seal = Encrypted(keys, keys.ensure([subject_name(subject) for subject in index["subject_id"]]))
+        index = encrypted_index(index, keys, seal.numbers, content)
     with whole_folder(destination) as folder:
-        rows_root = _write_images(folder, samples.images, order, content)
+        rows_root = _write_images(RowArray(folder / GROUP, ROWS, content, seal), samples.images, order)
         index.to_parquet(folder / INDEX, index=False)
         record = Record(
             source=samples.source,
@@ -67,6 +80,7 @@ def prepare_dataset(samples: Samples, settings: DataSettings, seed: int, destina
             rows_root=rows_root,
             index_hash=hash_file(folder / INDEX),
             versions=library_versions(),
+            store_id=keys.store_id if keys else None,
         )
         write_record(folder, record)
     return _summary(record, samples)
@@ -99,9 +113,8 @@ def image_bytes(images: Images) -> Bytes2D:
     return stored.reshape(len(stored), -1).view(np.uint8)
 
 
-def _write_images(folder: Path, images: Images, order: Rows, owner: str) -> str:
-    row_bytes = int(images[0].nbytes)
-    writer = RowWriter(RowArray(folder / GROUP, ROWS, owner), len(order), row_bytes)
+def _write_images(array: RowArray, images: Images, order: Rows) -> str:
+    writer = RowWriter(array, len(order), int(images[0].nbytes))
     for rows in _blocks(order):
         writer.append(image_bytes(images[rows]))
     return writer.close()

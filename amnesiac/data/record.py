@@ -13,7 +13,9 @@ from amnesiac.hashing import hash_json
 
 FILE = "dataset.json"
 FORMAT = 1
-LIBRARIES = ("amnesiac", "numpy", "pandas", "pillow", "pyarrow", "tensorstore", "torch", "torchvision", "zarr")
+LIBRARIES = (
+    "amnesiac", "cryptography", "numpy", "pandas", "pillow", "pyarrow", "tensorstore", "torch", "torchvision", "zarr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Record:
     content_hash  SHA-256 of everything that training can see, see `content_hash`
     rows_root     digest over the checksums of the image rows
     index_hash    SHA-256 of index.parquet
+    store_id      of the key store that images and ids are encrypted with; None: they lie in clear
     """
 
     source: str
@@ -41,6 +44,7 @@ class Record:
     rows_root: str
     index_hash: str
     versions: dict[str, str]
+    store_id: str | None = None
 
 
 def library_versions() -> dict[str, str]:

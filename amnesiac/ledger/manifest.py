@@ -33,6 +33,7 @@ class Manifest:
     run:          what the caller says about the run (specification, hashes of model and data)
     visits:       expected visits a sample, samples, smallest and largest number of visits recorded
     attachments:  further files and their SHA-256
+    store_id:     of the key store that rows and ids are encrypted with; None: they lie in clear
     residual:     ||theta_T - theta_0 + sum of rows|| / ||theta_T - theta_0||, for ledgers that cover all samples and
     parameters
     """
@@ -49,6 +50,7 @@ class Manifest:
     residual: dict[str, float]
     attachments: dict[str, str]
     format: int = FORMAT
+    store_id: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: library_versions())
 
     def write(self, folder: Path) -> None:
@@ -80,5 +82,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 def library_versions() -> dict[str, str]:
     """What decides the bits."""
-    names = ("torch", "numpy", "zarr", "tensorstore", "amnesiac")
+    names = ("torch", "numpy", "zarr", "tensorstore", "cryptography", "amnesiac")
     return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -16,13 +16,15 @@ from amnesiac.capture.spool import SpoolReader, read_spool
 from amnesiac.durable import whole_folder, write_bytes
 from amnesiac.errors import IncompleteStore
 from amnesiac.hashing import hash_file, hash_tensors
+from amnesiac.keys import KeyStore, seal_ids
 from amnesiac.ledger.base import BASE, write_base
 from amnesiac.ledger.manifest import LedgerEntry, Manifest
+from amnesiac.ledger.protection import STEP_KEYS, Owners, RowPlace, owners, row_place, step_key_bytes
 from amnesiac.ledger.settled_rows import SettledWriting, write_settled
 from amnesiac.ledger.settling import Settling, Weights
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.ledger.visits import VisitTable, optimizer_weights, step_weights, visit_table
-from amnesiac.ledger.writing import ROWS, write_rows
+from amnesiac.ledger.writing import write_rows
 from amnesiac.progress import Progress, silent
 
 SAMPLES = "samples.parquet"
@@ -38,6 +40,8 @@ class Run:
     captured:        which samples must have rows, all if None
     labels:          class of each sample, where classes are known
     attachments:     further files of the ledger, by name (the curvature)
+    keys:            makes a key for each subject, and for each step whose whole update is kept, and encrypts rows and
+                     ids with them; None: all lies in clear
     """
 
     run_id: str
@@ -51,6 +55,7 @@ class Run:
     labels: npt.NDArray[np.int64] | None = None
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     settling: Settling | None = None
+    keys: KeyStore | None = None
 
 
 def seal(
@@ -64,35 +69,49 @@ def seal(
     with read_spool(spool_folder) as spool, whole_folder(destination) as folder:
         table = visit_table(spool.index)
         counts = _check_complete(spool.index, table, run)
-        _write_samples(folder, run, counts, table)
+        keys = _owners(run, ledgers, len(spool.steps))
+        _write_samples(folder, run, counts, table, keys)
+        place = row_place(folder, run.run_id, keys, table.samples)
         optimizer = functools.cache(lambda: optimizer_weights(spool))
         facts = {} if run.settling is None else run.settling.facts()
         settled = [spec for spec in ledgers if spec.per.startswith("settled")]
         written = {
-            spec.name: write_rows(
-                folder, run.run_id, spec, spool, table, optimizer, run.captured is None, progress, facts
-            )
+            spec.name: write_rows(place, spec, spool, table, optimizer, run.captured is None, progress, facts)
             for spec in ledgers
             if spec not in settled
         }
         if settled:
-            written |= _write_settled(folder, run, settled, spool, table, progress)
+            written |= _write_settled(folder, place, run, settled, spool, table, progress)
         for name, content in run.attachments.items():
             write_bytes(folder / name, content)
+        if keys is not None and len(keys.steps):
+            write_bytes(folder / STEP_KEYS, step_key_bytes(keys.steps))
         manifest = _manifest(folder, run, spool, counts, written)
         manifest.write(folder)
     return manifest
 
 
+def _owners(run: Run, ledgers: Sequence[LedgerSpec], steps: int) -> Owners | None:
+    if run.keys is None:
+        return None
+    return owners(run.keys, run.run_id, run.subject_ids, steps if any(s.per == "step" for s in ledgers) else 0)
+
+
 def _write_settled(
-    folder: Path, run: Run, specs: Sequence[LedgerSpec], spool: SpoolReader, table: VisitTable, progress: Progress
+    folder: Path,
+    place: RowPlace,
+    run: Run,
+    specs: Sequence[LedgerSpec],
+    spool: SpoolReader,
+    table: VisitTable,
+    progress: Progress,
 ) -> dict[str, tuple[LedgerEntry, Vector | None]]:
     """The settled rows, and the base: what is left of the weights when every sample's row is added to them."""
     assert run.settling is not None
     classes = np.full(len(run.sample_ids), -1, np.int64) if run.labels is None else run.labels
     steps, own = step_weights(specs[0], spool, lambda: optimizer_weights(spool)), classes[table.samples]
     writing = SettledWriting(spool, table, steps, run.settling, own, Weights(run.settling))
-    found = write_settled(folder, folder / ROWS, run.run_id, specs, writing, progress)
+    found = write_settled(folder, place, specs, writing, progress)
     write_base(folder / BASE, run.final, spool.layout.parameters, found[specs[0].name][1])
     return {name: (entry, None) for name, (entry, _) in found.items()}
 
@@ -114,13 +133,22 @@ def _check_complete(index: npt.NDArray[np.int64], table: VisitTable, run: Run) -
     return counts
 
 
-def _write_samples(folder: Path, run: Run, counts: npt.NDArray[np.int64], table: VisitTable) -> None:
+def _write_samples(
+    folder: Path, run: Run, counts: npt.NDArray[np.int64], table: VisitTable, keys: Owners | None
+) -> None:
     ledger_row = np.full(len(run.sample_ids), -1, np.int64)
     ledger_row[table.samples] = np.arange(len(table.samples))
-    columns = {"sample_id": list(run.sample_ids), "subject_id": list(run.subject_ids)}
     labels = np.full(len(run.sample_ids), -1, np.int64) if run.labels is None else run.labels
-    frame = pd.DataFrame(columns | {"label": labels, "visits": counts, "ledger_row": ledger_row})
+    frame = pd.DataFrame(_id_columns(run, keys) | {"label": labels, "visits": counts, "ledger_row": ledger_row})
     frame.to_parquet(folder / SAMPLES, index=False)
+
+
+def _id_columns(run: Run, keys: Owners | None) -> dict[str, Any]:
+    """Ids in clear, or the number of each subject's key and the ids encrypted with it."""
+    if keys is None:
+        return {"sample_id": list(run.sample_ids), "subject_id": list(run.subject_ids)}
+    sealed = seal_ids(keys.store, keys.samples, run.sample_ids, run.subject_ids, run.run_id)
+    return {"key": keys.samples, "ids": sealed}
 
 
 def _manifest(
@@ -152,6 +180,7 @@ def _manifest(
         entries={name: entry for name, (entry, _) in written.items()},
         attachments={name: hash_file(folder / name) for name in _further_files(folder, run)},
         residual={name: _relative(path + total, path) for name, total in totals.items()},
+        store_id=run.keys.store_id if run.keys else None,
     )
 
 

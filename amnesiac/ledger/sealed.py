@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 
 from amnesiac.errors import DamagedRow, DamagedStore, IncompleteStore, SpecMismatch, UnknownSample
 from amnesiac.hashing import hash_file
+from amnesiac.keys import Encrypted, KeyStore, check_store, unseal_ids
 from amnesiac.ledger.manifest import Manifest, read_manifest
+from amnesiac.ledger.protection import ROWS, STEP_KEYS, step_numbers
 from amnesiac.ledger.reading import codec_of
 from amnesiac.ledger.seal import SAMPLES, VISITS
-from amnesiac.ledger.writing import ROWS
-from amnesiac.rowstore import RowArray, RowReader
+from amnesiac.rowstore import Checksum, RowArray, RowReader
 
 READ_BYTES = 64 << 20
 
@@ -25,18 +27,56 @@ READ_BYTES = 64 << 20
 class SealedLedger:
     """Rows by sample or step.
 
-    samples: a line a training sample: sample_id, subject_id, label (-1: unknown), visits, ledger_row (-1: not captured)
+    table: samples.parquet as it lies on disk;  keys: the store that it is encrypted with, None for a ledger in clear
     """
 
     folder: Path
     manifest: Manifest
-    samples: pd.DataFrame
+    table: pd.DataFrame
+    keys: KeyStore | None = None
+
+    def __len__(self) -> int:
+        """Training samples."""
+        return len(self.table)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """A line a training sample: sample_id, subject_id, label (-1: unknown), visits, ledger_row (-1: not captured).
+
+        The ids of an erased sample are both `erased-ROW`. Raises DamagedStore when an encrypted id was altered.
+        """
+        if self.keys is None:
+            return self.table
+        sealed, numbers = self.table["ids"].tolist(), self.table["key"].to_numpy(np.int64)
+        samples, subjects = unseal_ids(self.folder / SAMPLES, self.keys, numbers, sealed, self.manifest.run_id)
+        rest = self.table[["label", "visits", "ledger_row"]]
+        return pd.DataFrame({"sample_id": samples, "subject_id": subjects}).join(rest)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class of each training sample, -1 where it isn't known."""
+        return self.table["label"].to_numpy(np.int64)
+
+    @property
+    def erased(self) -> npt.NDArray[np.bool_]:
+        """Training samples whose key was destroyed, `[n]`: their rows can't be read."""
+        return ~self.keys.alive(self.table["key"].to_numpy(np.int64)) if self.keys else np.zeros(len(self), bool)
+
+    @cached_property
+    def step_keys(self) -> npt.NDArray[np.int64]:
+        """Number of each optimiser step's key, `[steps]`; empty where no whole updates are kept, or in clear.
+
+        When a sample is erased, the keys of `steps_of` its position have to be destroyed as well.
+        """
+        if self.keys is None or STEP_KEYS not in self.manifest.attachments:
+            return np.zeros(0, np.int64)
+        return step_numbers(self.attachment(STEP_KEYS))
 
     def total(self, name: str, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         """The exact sum of ledger rows: what is added to the weights, float64 by parameter name.
 
         Bit-identical for any order and grouping of `rows` (codecs.py). Raises DamagedRow naming the sample,
-        SpecMismatch when the ledger `name` was not captured.
+        SpecMismatch when the ledger `name` was not captured, KeyDestroyed when one of them was erased.
         """
         return self.by_parameter(self._sum(name, rows, 1)[0])
 
@@ -55,7 +95,7 @@ class SealedLedger:
 
     def sample_rows(self, positions: Sequence[int]) -> list[int]:
         """Ledger rows of training samples; raises IncompleteStore naming samples that were not captured."""
-        rows = self.samples["ledger_row"].to_numpy()[list(positions)]
+        rows = self.table["ledger_row"].to_numpy()[list(positions)]
         if (missing := np.flatnonzero(rows < 0)).size:
             ids = self.samples["sample_id"].to_numpy()[np.asarray(positions)[missing[:5]]]
             raise IncompleteStore(
@@ -65,14 +105,15 @@ class SealedLedger:
             )
         return [int(row) for row in rows]
 
-    def steps_of(self, positions: Sequence[int]) -> list[int]:
-        """Optimiser steps whose mini-batch held any of the training samples."""
+    def steps_of(self, positions: Sequence[int], before: Sequence[int] = ()) -> list[int]:
+        """Optimiser steps whose mini-batch held any of the training samples, but none of those `before`."""
         visits = pd.read_parquet(self.folder / VISITS)
-        return sorted(set(visits.loc[visits["sample"].isin(list(positions)), "step"].tolist()))
+        seen, undone = (set(visits.loc[visits["sample"].isin(list(p)), "step"].tolist()) for p in (positions, before))
+        return sorted(seen - undone)
 
     def positions(self, sample_ids: Sequence[str]) -> list[int]:
         """Training positions of sample ids; raises UnknownSample listing those that are not in the run."""
-        place = pd.Series(np.arange(len(self.samples)), index=self.samples["sample_id"])
+        place = pd.Series(np.arange(len(self)), index=self.samples["sample_id"])
         unknown = [s for s in sample_ids if s not in place.index]
         if unknown:
             raise UnknownSample(f"{len(unknown)} samples are not in {self.folder}: {unknown[:20]}")
@@ -83,11 +124,22 @@ class SealedLedger:
         return self.manifest.entries[name].row_bytes
 
     def check_rows(self, name: str) -> None:
-        """Read and check every row of a ledger; raises DamagedRow at the first bad one."""
+        """Read and check every row of a ledger that isn't erased; raises DamagedRow at the first bad one."""
         reader = self._reader(name)
-        step = max(1, READ_BYTES // reader.row_bytes)
-        for start in range(0, reader.n_rows, step):
-            self._read(reader, name, np.arange(start, min(start + step, reader.n_rows)))
+        rows, step = self._alive(name, reader.n_rows), max(1, READ_BYTES // reader.row_bytes)
+        for start in range(0, len(rows), step):
+            self._read(reader, name, rows[start : start + step])
+
+    def _alive(self, name: str, n_rows: int) -> npt.NDArray[np.int64]:
+        rows = np.arange(n_rows)
+        return rows[self.keys.alive(self._numbers(name))] if self.keys else rows
+
+    def _numbers(self, name: str) -> npt.NDArray[np.int64]:
+        """The data key of each row."""
+        if name.startswith("updates"):
+            return self.step_keys
+        captured = self.table.loc[self.table["ledger_row"] >= 0].sort_values("ledger_row")
+        return captured["key"].to_numpy(np.int64)
 
     def _sum(self, name: str, rows: Sequence[int], parts: int) -> npt.NDArray[np.float64]:
         reader, codec = self._reader(name), codec_of(self.manifest.entries[name].codec, self.attachment)
@@ -105,7 +157,8 @@ class SealedLedger:
                 f"{self.folder} holds no {name!r} rows (only {sorted(self.manifest.entries)}): add the method to "
                 "capture.methods in params.yaml and train again"
             )
-        reader = RowReader(RowArray(self.folder / ROWS, name, self.manifest.run_id))
+        seal = Encrypted(self.keys, self._numbers(name)) if self.keys else Checksum()
+        reader = RowReader(RowArray(self.folder / ROWS, name, self.manifest.run_id, seal))
         if reader.root() != entry.root or (reader.n_rows, reader.row_bytes) != (entry.rows, entry.row_bytes):
             raise DamagedStore(
                 f"{self.folder}: the checksums of {name!r} don't match the manifest. Restore it with `dvc checkout`"
@@ -124,7 +177,7 @@ class SealedLedger:
         """The number each row's coordinates are drawn from: its sample's position (rows of steps share theirs)."""
         if name.startswith("updates"):
             return rows
-        return np.flatnonzero(self.samples["ledger_row"].to_numpy() >= 0)[rows]
+        return np.flatnonzero(self.table["ledger_row"].to_numpy() >= 0)[rows]
 
     def _describe(self, name: str, rows: npt.NDArray[np.int64]) -> str:
         if name.startswith("updates"):
@@ -145,10 +198,15 @@ class SealedLedger:
         return parts
 
 
-def open_ledger(folder: Path, *, run_id: str | None = None, weights_sha256: str | None = None) -> SealedLedger:
+def open_ledger(
+    folder: Path, *, run_id: str | None = None, weights_sha256: str | None = None, keys: KeyStore | None = None
+) -> SealedLedger:
     """Open a sealed ledger for the run `run_id` and the trained weights with this hash, if given.
 
-    Raises UnsealedStore, DamagedStore, SpecMismatch: an unfinished, altered or foreign ledger is never used.
+    keys: the store that it was encrypted with; not looked at for a ledger in clear
+
+    Raises UnsealedStore, DamagedStore, SpecMismatch: an unfinished, altered or foreign ledger is never used;
+    KeyStoreMissing where it is encrypted and no store was given.
     """
     manifest = read_manifest(folder)
     if run_id is not None and manifest.run_id != run_id:
@@ -165,4 +223,5 @@ def open_ledger(folder: Path, *, run_id: str | None = None, weights_sha256: str 
             raise DamagedStore(f"{folder}: {name} is missing. Restore the ledger with `dvc checkout`")
     if hash_file(folder / SAMPLES) + hash_file(folder / VISITS) != manifest.samples_sha256:
         raise DamagedStore(f"{folder}: {SAMPLES} or {VISITS} was altered. Restore the ledger with `dvc checkout`")
-    return SealedLedger(folder, manifest, pd.read_parquet(folder / SAMPLES))
+    keys = check_store(folder, manifest.store_id, keys)
+    return SealedLedger(folder, manifest, pd.read_parquet(folder / SAMPLES), keys)

@@ -19,12 +19,13 @@ from amnesiac.durable import write_bytes
 from amnesiac.errors import SettingsError, StoreError
 from amnesiac.ledger.codecs import Bytes2D, RowBlock, SampleRows, Vector
 from amnesiac.ledger.manifest import LedgerEntry
+from amnesiac.ledger.protection import RowPlace
 from amnesiac.ledger.settled_codec import MaskedRows, QuantisedRows
 from amnesiac.ledger.settling import Finish, Part, Settling, Weights, compress, settled_rows, to_weights
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.ledger.visits import StepWeights, VisitTable, chunks
 from amnesiac.progress import Progress
-from amnesiac.rowstore import RowArray, RowWriter
+from amnesiac.rowstore import RowWriter
 from amnesiac.seeding import numpy_generator
 
 MASK = "mask-{}.safetensors"
@@ -62,7 +63,7 @@ def _reordered(part: Part, order: Tensor) -> Part:
 
 
 def write_settled(
-    folder: Path, rows: Path, run_id: str, specs: Sequence[LedgerSpec], writing: SettledWriting, progress: Progress
+    folder: Path, place: RowPlace, specs: Sequence[LedgerSpec], writing: SettledWriting, progress: Progress
 ) -> dict[str, tuple[LedgerEntry, Vector]]:
     """Write the row arrays of all `specs`; their manifest entries and the exact sums of their rows."""
     if (writing.classes < 0).any() and any(spec.per == "settled class" for spec in specs):
@@ -71,7 +72,7 @@ def write_settled(
     codecs = [_codec(folder, spec, writing) for spec in specs]
     finish = [_finish(codec, bases) for codec in codecs]
     sized = zip(specs, codecs, strict=True)
-    writers = [RowWriter(RowArray(rows, spec.name, run_id), n, codec.row_bytes) for spec, codec in sized]
+    writers = [RowWriter(place.array(spec), n, codec.row_bytes) for spec, codec in sized]
     totals, bounds = [np.zeros(writing.spool.layout.numel) for _ in specs], np.zeros(len(specs))
     for part in chunks(writing.table, writing.spool.layout.numel):
         chosen = np.arange(n)[part]

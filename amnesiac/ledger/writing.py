@@ -1,7 +1,6 @@
 """Writing the row arrays of a ledger: one streaming pass over the spool for each."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +12,7 @@ from amnesiac.capture.spool import SpoolReader
 from amnesiac.errors import SettingsError
 from amnesiac.ledger.codecs import SampleRows, SegmentRows, SubsetRows, grid_exponents, plan_sample_rows
 from amnesiac.ledger.manifest import LedgerEntry
+from amnesiac.ledger.protection import RowPlace
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.ledger.visits import (
     StepWeights,
@@ -28,13 +28,11 @@ from amnesiac.ledger.visits import (
 from amnesiac.progress import Progress
 from amnesiac.rowstore import RowArray, RowWriter
 
-ROWS = "rows.zarr"
 Vector = npt.NDArray[np.float64]
 
 
 def write_rows(
-    folder: Path,
-    run_id: str,
+    place: RowPlace,
     spec: LedgerSpec,
     spool: SpoolReader,
     table: VisitTable,
@@ -47,7 +45,7 @@ def write_rows(
 
     facts: what the manifest says beside the codec of unsettled rows
     """
-    array = RowArray(folder / ROWS, spec.name, run_id)
+    array = place.array(spec)
     if spec.per == "step":
         return _write_updates(array, spec, spool), None
     weights = step_weights(spec, spool, optimizer)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from amnesiac.errors import RequestError
+from amnesiac.keys import erased_mask
 from amnesiac.requests.request import RequestDraft
 from amnesiac.seeding import numpy_generator
 
@@ -18,10 +19,10 @@ def draw_random(
     """Draw `count` samples, or a `fraction` in (0, 1), of the train split without replacement.
 
     The draw depends on the seed, the number and the set of train ids, not on their order. The draft holds the
-    ids drawn, so nothing is drawn again later; its reason tells the draw. `index` is the prepared data set's
-    (see `resolve`). Raises RequestError unless 1 to n_train - 1 samples are asked for.
+    ids drawn, so nothing is drawn again later; its reason tells the draw. Erased samples aren't drawn. `index` is the
+    prepared data set's (see `resolve`). Raises RequestError unless 1 to n_train - 1 samples are asked for.
     """
-    held = sorted(index.loc[index["split"] == "train", "sample_id"].astype(str))
+    held = sorted(index.loc[(index["split"] == "train") & ~erased_mask(index), "sample_id"].astype(str))
     size = _size(len(held), count, fraction)
     drawn = numpy_generator(seed, "random request", size).choice(len(held), size=size, replace=False)
     values = tuple(sorted(held[k] for k in drawn.tolist()))

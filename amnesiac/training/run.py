@@ -20,6 +20,7 @@ from amnesiac.capture.recorder import Recorder
 from amnesiac.capture.spool import Spool, read_spool
 from amnesiac.curvature import FILE, Choice, Pilot, Probe, RunCurvature, measure
 from amnesiac.errors import SettingsError, StoreError
+from amnesiac.keys import KeyStore
 from amnesiac.ledger.base import to_grid
 from amnesiac.ledger.manifest import Manifest
 from amnesiac.ledger.seal import Run, seal
@@ -32,11 +33,13 @@ from amnesiac.seeding import derive_seed
 from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
 from amnesiac.training.batches import augmentation, batches_per_epoch, npy_bytes
 from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
+from amnesiac.training.erased import refuse_erased
 from amnesiac.training.loop import Loop, TrainingData, run_epochs, threads, weights_of
 from amnesiac.training.optimizers import build_optimizer, learning_rate
 from amnesiac.training.spec import EpochRecord, RunSpec, StateDict, TrainingResult
 
 AUGMENTATION = "augmentation.npy"
+_FORGET_THEM = "Add them to the samples to forget: whoever was erased was forgotten before"
 ModelFactory = Callable[[], nn.Module]
 
 
@@ -47,6 +50,7 @@ class CapturePlan:
     ledgers:      rows to seal (amnesiac.unlearning says which a method needs)
     destination:  folder of the sealed ledger
     scratch:      folder of spool and checkpoint, outside `destination`; removed by `discard_scratch`
+    keys:         encrypts the ledger; None: it lies in clear
     """
 
     settings: CaptureSettings
@@ -55,6 +59,7 @@ class CapturePlan:
     subject_ids: Sequence[str]
     destination: Path
     scratch: Path
+    keys: KeyStore | None = None
 
 
 def train_with_capture(
@@ -69,8 +74,10 @@ def train_with_capture(
     """Train and seal the ledger.
 
     With `resume`, goes on from the last completed segment in `plan.scratch` and ends bit-identical to an
-    uninterrupted run. Raises SettingsError, UnsupportedModel or UnsupportedOptimizer before any weight has changed.
+    uninterrupted run. Raises SettingsError, UnsupportedModel or UnsupportedOptimizer before any weight has changed,
+    KeyDestroyed when `data` holds erased samples.
     """
+    refuse_erased(data, (), "Run `amnesiac prepare` again: it leaves them out")
     run_id, captured = spec.run_id(plan.settings), _captured(plan.settings, data)
     checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
     if checkpoint is None:
@@ -82,7 +89,7 @@ def train_with_capture(
     settling = _settling(spec, factory, data, plan, result, progress)
     run = Run(
         run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights, spec.training.epochs, captured,
-        data.labels.numpy(), _attachments(spec, data, plan, settling), settling,
+        data.labels.numpy(), _attachments(spec, data, plan, settling), settling, plan.keys,
     )  # fmt: skip
     manifest = seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
     return result, manifest
@@ -101,7 +108,11 @@ def retrain_without(
     *,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """The reference: same initialisation, schedule, mini-batches and draws, the samples `forget` left out."""
+    """The reference: same initialisation, schedule, mini-batches and draws, the samples `forget` left out.
+
+    Raises KeyDestroyed unless every erased sample of `data` is among them.
+    """
+    refuse_erased(data, forget, _FORGET_THEM)
     model = factory()
     initial = weights_of(model)
     loop = Loop(spec.training, spec.seed, data, _mask(data, forget), "retrain", progress)
@@ -121,7 +132,11 @@ def repair(
     *,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """Fine-tune `weights` on the retained samples for `settings.epochs` (a fraction is a part of an epoch)."""
+    """Fine-tune `weights` on the retained samples for `settings.epochs` (a fraction is a part of an epoch).
+
+    Raises KeyDestroyed unless every erased sample of `data` is in `forget`.
+    """
+    refuse_erased(data, forget, _FORGET_THEM)
     model = factory()
     model.load_state_dict(dict(weights))
     training = _repair_training(spec, settings)

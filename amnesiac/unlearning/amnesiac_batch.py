@@ -18,8 +18,10 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
 def delete(
     ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings, before: Sequence[int]
 ) -> Deletion:
-    """The steps that saw a forgotten sample; the innocent samples of their mini-batches go with them."""
-    return summed(ledger, LEDGER, ledger.steps_of(forget))
+    """The steps that saw a forgotten sample, once each: those that earlier batches undid are undone. The innocent
+    samples of their mini-batches go with them.
+    """
+    return summed(ledger, LEDGER, ledger.steps_of(forget, before))
 
 
 AMNESIAC_BATCH = Method(

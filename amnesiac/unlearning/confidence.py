@@ -58,7 +58,7 @@ def confidence(
     if entry is None:
         return None
     settling, norm = entry.codec["settling"], _distance(ledger, trained, master)
-    share, skew = len(set(deleted)) / max(1, len(ledger.samples)), _skew(ledger, deleted)
+    share, skew = len(set(deleted)) / max(1, len(ledger)), _skew(ledger, deleted)
     pilot = settling["whole" if classes_gone(ledger, deleted) else "few"]
     relative = norm / pilot["norm"] if pilot["norm"] else 0.0
     predicted = FACTOR * pilot["damage"] * relative**2 * (1.0 + SKEW * skew * (1.0 - skew))
@@ -69,7 +69,7 @@ def confidence(
 def _skew(ledger: SealedLedger, deleted: Sequence[int]) -> float:
     """The largest share of a class that is deleted beyond the share of all samples, of classes that are not gone."""
     shares, gone = class_shares(ledger, deleted), classes_gone(ledger, deleted)
-    overall = len(set(deleted)) / max(1, len(ledger.samples))
+    overall = len(set(deleted)) / max(1, len(ledger))
     return max([0.0, *(float(share) - overall for label, share in enumerate(shares) if label not in gone)])
 
 

@@ -18,8 +18,8 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
 def delete(
     ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings, before: Sequence[int]
 ) -> Deletion:
-    """The steps that saw a forgotten sample."""
-    return summed(ledger, LEDGER, ledger.steps_of(forget))
+    """The steps that saw a forgotten sample, and that no earlier batch undid."""
+    return summed(ledger, LEDGER, ledger.steps_of(forget, before))
 
 
 LAYERWISE_PARTIAL = Method(

@@ -38,7 +38,7 @@ def delete(
     if UNSETTLED in ledger.manifest.entries:
         return _settled_now(ledger, forget)
     gone = classes_gone(ledger, [*forget, *before]) if CLASS_LEDGER in ledger.manifest.entries else set[int]()
-    labels = ledger.samples["label"].to_numpy()
+    labels = ledger.labels
     whole = [sample for sample in forget if labels[sample] in gone]
     if not whole:
         return summed(ledger, LEDGER, ledger.sample_rows(forget))
@@ -57,7 +57,7 @@ def classes_gone(ledger: SealedLedger, deleted: Sequence[int]) -> set[int]:
 
 def class_shares(ledger: SealedLedger, deleted: Sequence[int]) -> npt.NDArray[np.float64]:
     """Deleted samples of each class over all of them, `[classes]`; empty where classes are not known."""
-    labels = ledger.samples["label"].to_numpy()
+    labels = ledger.labels
     counts = np.bincount(labels[labels >= 0])
     taken = labels[np.unique(np.asarray(deleted, np.int64))]
     shares: npt.NDArray[np.float64] = np.bincount(taken[taken >= 0], minlength=len(counts)) / np.maximum(counts, 1)
@@ -68,7 +68,7 @@ def _settled_now(ledger: SealedLedger, forget: Sequence[int]) -> Deletion:
     """Sum the contributions by segment, then settle them in the curvature of the samples that are left."""
     rows, curvature = ledger.sample_rows(forget), from_bytes(ledger.attachment(FILE))
     choices = ledger.manifest.entries[UNSETTLED].codec["settling"]
-    shares = _forgotten_shares(ledger.samples["label"].to_numpy()[list(forget)], curvature.counts)
+    shares = _forgotten_shares(ledger.labels[list(forget)], curvature.counts)
     kappa = Kappa(**choices["whole" if (shares > WHOLE_CLASS).any() else "few"]["kappa"])
     sums = torch.from_numpy(ledger.segment_totals(UNSETTLED, rows)).float()
     parts, start = [], 0

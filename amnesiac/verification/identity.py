@@ -12,7 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from amnesiac.errors import DamagedStore, SpecMismatch, StoreError
+from amnesiac.errors import DamagedStore, KeyDestroyed, SpecMismatch, StoreError
+from amnesiac.keys import KeyStore
+from amnesiac.rowstore import RowSeal
 from amnesiac.verification.comparison import Difference, compare, expected_weights
 from amnesiac.verification.decoding import slack
 from amnesiac.verification.rows import Ints, RowSum, sum_rows
@@ -65,20 +67,23 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Surviving:
-    """Ledger rows of the samples that weren't deleted, and these samples' positions."""
+    """Ledger rows of the samples that weren't deleted, these samples' positions, and how rows are protected."""
 
     rows: Ints
     positions: Ints
+    seal: RowSeal
 
 
-def verify(ledger: Path, original: Path, version: Version) -> Verification:
+def verify(ledger: Path, original: Path, version: Version, keys: KeyStore | None = None) -> Verification:
     """Check published weights against a sealed ledger.
 
-    ledger: its folder;  original: the trained model's weights file. What is damaged or doesn't fit is named in the
-    result's `problems`. Raises SettingsError when the ledger has no settled rows.
+    ledger: its folder;  original: the trained model's weights file;  keys: the store that the ledger is encrypted with
+
+    Rows of erased samples can't be read and needn't be, as long as all of these were deleted. What is damaged or
+    doesn't fit is named in the result's `problems`. Raises SettingsError when the ledger has no settled rows.
     """
     problems: list[str] = []
-    sealed = _noted(problems, partial(read_sealed, ledger))
+    sealed = _noted(problems, partial(read_sealed, ledger, keys))
     if sealed is None:
         return Verification(str(version.weights), forgotten=len(version.forgotten), problems=tuple(problems))
     for check in _checks(sealed, version):
@@ -128,9 +133,9 @@ def _check_run(sealed: Sealed, version: Version) -> None:
 
 def _surviving(sealed: Sealed, version: Version) -> _Surviving:
     samples = sealed.samples()
-    rows, forgotten = samples["ledger_row"].to_numpy(np.int64), np.array(version.forgotten, np.int64)
+    rows, forgotten = samples.rows, np.array(version.forgotten, np.int64)
     unknown = forgotten[(forgotten < 0) | (forgotten >= len(rows))]
-    ids = () if len(unknown) else tuple(samples["sample_id"].to_numpy()[forgotten])
+    ids = () if len(unknown) else tuple(samples.ids[position] for position in forgotten.tolist())
     if len(unknown) or version.sample_ids not in ((), ids):
         raise SpecMismatch(
             f"the deleted samples aren't those of {sealed.folder / SAMPLES}: prepared data and ledger are out of step. "
@@ -143,13 +148,19 @@ def _surviving(sealed: Sealed, version: Version) -> _Surviving:
         )
     kept = rows >= 0
     kept[forgotten] = False
+    if (lost := np.flatnonzero(kept & samples.erased)).size:
+        raise KeyDestroyed(
+            f"{lost.size} training samples were erased but aren't among the deleted ones, the first at position "
+            f"{lost[0]}: their rows can't be read, and the weights still hold their part. Check out the version that "
+            "their deletion published"
+        )
     positions = np.flatnonzero(kept)
     positions = positions[np.argsort(rows[positions], kind="stable")]
-    return _Surviving(rows[positions], positions)
+    return _Surviving(rows[positions], positions, samples.seal)
 
 
 def _summed(sealed: Sealed, surviving: _Surviving, problems: list[str]) -> RowSum:
-    found = sum_rows(sealed, surviving.rows, surviving.positions)
+    found = sum_rows(sealed, surviving.seal, surviving.rows, surviving.positions)
     problems += found.problems
     return found
 

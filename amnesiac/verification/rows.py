@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amnesiac.errors import DamagedRow
-from amnesiac.rowstore import RowArray, RowReader
+from amnesiac.rowstore import RowArray, RowReader, RowSeal
 from amnesiac.verification.decoding import Floats, layers_of, summing
 from amnesiac.verification.sealed import ROWS, SETTLED, Sealed
 from amnesiac.verification.tensors import REMEDY, Tensors
@@ -26,13 +26,13 @@ class RowSum:
     problems: tuple[str, ...]
 
 
-def sum_rows(sealed: Sealed, rows: Ints, positions: Ints) -> RowSum:
-    """Sum ledger rows `rows`, which belong to the training samples at `positions`.
+def sum_rows(sealed: Sealed, seal: RowSeal, rows: Ints, positions: Ints) -> RowSum:
+    """Sum ledger rows `rows`, which belong to the training samples at `positions`, and are protected by `seal`.
 
     Raises DamagedStore when the rows can't be opened, the mask was altered, or rows have another length than the
     manifest says; rows that fail their check are all named in `problems`.
     """
-    reader = RowReader(RowArray(sealed.folder / ROWS, SETTLED, sealed.run_id))
+    reader = RowReader(RowArray(sealed.folder / ROWS, SETTLED, sealed.run_id, seal))
     problems = _of_the_array(sealed, reader)
     if reader.row_bytes != sealed.row_bytes or len(rows) and rows.max() >= reader.n_rows:
         return RowSum(None, 0, problems)

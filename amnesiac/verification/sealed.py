@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from amnesiac.errors import DamagedStore, SettingsError
+from amnesiac.keys import Encrypted, KeyStore, check_store, unseal_ids
+from amnesiac.rowstore import Checksum, RowSeal
 from amnesiac.verification.tensors import REMEDY, Tensors, read_bytes, read_tensors
 
 MANIFEST, BASE = "manifest.json", "base.safetensors"
@@ -18,11 +22,26 @@ FORMAT = 2
 
 
 @dataclass(frozen=True)
+class Samples:
+    """The training samples of a ledger, by position.
+
+    ids: `erased-POSITION` where they are erased;  rows: ledger rows, -1 for samples that were not captured, `[n]`
+    erased: samples whose key was destroyed, so that nobody can read their row, `[n]`;  seal: how rows are protected
+    """
+
+    ids: tuple[str, ...]
+    rows: npt.NDArray[np.int64]
+    erased: npt.NDArray[np.bool_]
+    seal: RowSeal
+
+
+@dataclass(frozen=True)
 class Sealed:
     """A ledger's manifest, as far as the verifier needs it.
 
     final_sha256: hash of the trained weights;  files: SHA-256 of each file but the rows
     n_rows, row_bytes, root: of the settled rows, root being the digest over their tags;  codec: what a row is
+    keys: the store that rows and ids are encrypted with, None for a ledger in clear
     """
 
     folder: Path
@@ -33,6 +52,7 @@ class Sealed:
     row_bytes: int
     root: str
     codec: Mapping[str, Any]
+    keys: KeyStore | None
 
     def check(self, name: str) -> None:
         """Raise DamagedStore when a file of the ledger is missing or altered."""
@@ -50,16 +70,24 @@ class Sealed:
         self.check(name)
         return read_tensors(self.folder / name)
 
-    def samples(self) -> pd.DataFrame:
-        """A line a training sample, with sample_id and ledger_row (-1: not captured); raises DamagedStore."""
+    def samples(self) -> Samples:
+        """What is known of the training samples; raises DamagedStore."""
         self.check(SAMPLES)
-        return pd.read_parquet(self.folder / SAMPLES, columns=["sample_id", "ledger_row"])
+        table = pd.read_parquet(self.folder / SAMPLES)
+        rows = table["ledger_row"].to_numpy(np.int64)
+        if self.keys is None:
+            return Samples(tuple(table["sample_id"]), rows, np.zeros(len(rows), bool), Checksum())
+        numbers, sealed = table["key"].to_numpy(np.int64), table["ids"].tolist()
+        ids, _ = unseal_ids(self.folder / SAMPLES, self.keys, numbers, sealed, self.run_id)
+        by_row = numbers[rows >= 0][np.argsort(rows[rows >= 0])]
+        return Samples(tuple(ids), rows, ~self.keys.alive(numbers), Encrypted(self.keys, by_row))
 
 
-def read_sealed(folder: Path) -> Sealed:
+def read_sealed(folder: Path, keys: KeyStore | None = None) -> Sealed:
     """Read and check the manifest.
 
-    Raises DamagedStore when it is missing, altered or of another format, SettingsError when the ledger was captured
+    Raises DamagedStore when it is missing, altered or of another format, KeyStoreMissing or SpecMismatch when `keys`
+    isn't the store that the ledger is encrypted with, SettingsError when the ledger was captured
     without settled rows: the identity holds for these only.
     """
     content = _manifest(folder / MANIFEST)
@@ -73,6 +101,7 @@ def read_sealed(folder: Path) -> Sealed:
     return Sealed(
         folder, content["run_id"], content["final_sha256"], tables | content["attachments"],
         own["rows"], own["row_bytes"], own["root"], own["codec"],
+        check_store(folder, content.get("store_id"), keys),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from amnesiac import rowstore
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
-from amnesiac.rowstore import RowArray, RowReader, RowWriter, read_attributes, remove_group, shard_rows
+from amnesiac.rowstore import RefusedRow, RowArray, RowReader, RowWriter, read_attributes, remove_group, shard_rows
 
 
 def made(n, width, seed=0):
@@ -170,13 +170,20 @@ def test_a_full_or_forbidden_disk_is_one_clear_error(tmp_path):
 class Mirror:
     """A protection of another kind, to show that the seam is enough: bytes are inverted on disk."""
 
-    def seal(self, row, context):
-        return 255 - row, context[:16]
+    tag_bytes = 5
 
-    def unseal(self, stored, tag, context):
-        if tag != context[:16]:
-            raise ValueError("not mine")
+    def seal(self, rows, index, contexts):
+        assert len(rows) == len(index) == len(contexts)
+        return 255 - rows, self.tags(contexts)
+
+    def unseal(self, stored, tags, index, contexts):
+        [*wrong] = np.flatnonzero((tags != self.tags(contexts)).any(1))
+        if wrong:
+            raise RefusedRow(wrong[0], "not mine")
         return 255 - stored
+
+    def tags(self, contexts):
+        return np.array([list(context[:5]) for context in contexts], np.uint8)
 
 
 def test_another_protection_takes_the_checksums_place(tmp_path):
@@ -184,5 +191,7 @@ def test_another_protection_takes_the_checksums_place(tmp_path):
     write(array, rows)
     assert np.array_equal(RowReader(array).read([0, 1, 2, 3]), rows)
     assert np.array_equal(zarr.open_group(tmp_path / "g", mode="r")["rows"][:], 255 - rows)
-    with pytest.raises(DamagedRow):
-        RowReader(RowArray(tmp_path / "g", "rows", "owner")).read([0])
+    with pytest.raises(DamagedRow, match="row 2 of 'rows' is damaged: not mine"):
+        RowReader(RowArray(tmp_path / "g", "rows", "another", Mirror())).read([2, 0])
+    with pytest.raises(DamagedStore, match=r"tags of 'rows' are \(4, 5\), expected \(4, 16\).*protected in another way"):
+        RowReader(RowArray(tmp_path / "g", "rows", "owner"))
