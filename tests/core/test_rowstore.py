@@ -193,5 +193,5 @@ def test_another_protection_takes_the_checksums_place(tmp_path):
     assert np.array_equal(zarr.open_group(tmp_path / "g", mode="r")["rows"][:], 255 - rows)
     with pytest.raises(DamagedRow, match="row 2 of 'rows' is damaged: not mine"):
         RowReader(RowArray(tmp_path / "g", "rows", "another", Mirror())).read([2, 0])
-    with pytest.raises(DamagedStore, match=r"tags of 'rows' are \(4, 5\), expected \(4, 16\).*protected in another way"):
+    with pytest.raises(DamagedStore, match=r"tags of 'rows' are \(4, 5\), expected \(4, 16\)"):
         RowReader(RowArray(tmp_path / "g", "rows", "owner"))
