@@ -60,14 +60,27 @@ def made_data(n, classes=3, shape=(1, 6, 6), seed=0):
     return Data(noise + labels.reshape(-1, *[1] * len(shape)), labels)
 
 
-def train(folder, factory, data, capture, *, optimizer=None, schedule=None, epochs=3, batch=8, seed=0):
+def train(
+    folder,
+    factory,
+    data,
+    capture,
+    *,
+    optimizer=None,
+    schedule=None,
+    epochs=3,
+    batch=8,
+    seed=0,
+    keys=None,
+    subjects=None,
+):
     """Train with capture; spool and snapshots stay in `scratch`."""
     training = TrainingSettings(
         epochs=epochs, batch_size=batch, optimizer=optimizer or OptimizerSettings(momentum=0.9),
         schedule=schedule or ScheduleSettings(),
     )  # fmt: skip
     spec, ids = RunSpec(seed, ModelSettings(), training, "data"), [f"s{i}" for i in range(len(data.labels))]
-    plan = CapturePlan(capture, ledgers_for(capture), ids, ids, folder / "ledger", folder / "scratch")
+    plan = CapturePlan(capture, ledgers_for(capture), ids, subjects or ids, folder / "ledger", folder / "scratch", keys)
     result, manifest = train_with_capture(spec, factory, data, plan)
     return Trained(spec, capture, data, folder / "ledger", folder / "scratch", result, manifest, factory)
 

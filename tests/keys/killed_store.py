@@ -2,9 +2,9 @@
 
     python killed_store.py OPERATION COPIES STORE...
 
-The k-th copy of a store lies in COPIES/NAME/k. Its process ends by SIGKILL just before its k-th change (an audit hook
-sees opening for writing, renaming, removing, mkdir; `os.write` and `os.fsync` are counted as well); the last one runs to
-its end. Forked, so that the imports are paid once.
+The k-th copy of a store lies in COPIES/NAME/k. Its process ends by SIGKILL just before its k-th change (an audit
+hook sees opening for writing, renaming, removing, mkdir; `os.write` and `os.fsync` are counted too); the last one runs
+to its end. Forked, so that the imports are paid once.
 """
 
 import os

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from amnesiac.hashing import hash_tensors
+from amnesiac.keys import LocalKeyStore
 from amnesiac.ledger import open_ledger
 from amnesiac.models import load_weights, save_weights
 from amnesiac.settings import (
@@ -50,9 +51,14 @@ class Project:
     def original(self) -> Path:
         return self.folder / "model.safetensors"
 
+    @property
+    def keys(self) -> LocalKeyStore | None:
+        """The key store beside an encrypted ledger."""
+        return LocalKeyStore(self.folder / "keys") if (self.folder / "keys").exists() else None
+
     def publish(self, forget) -> Version:
         """Unlearn, and write weights and correction as the pipeline does."""
-        ledger, folder = open_ledger(self.ledger), self.folder / "unlearned"
+        ledger, folder = open_ledger(self.ledger, keys=self.keys), self.folder / "unlearned"
         result = unlearn(SETTLED, ledger, load_weights(self.original), forget)
         save_weights(folder / "model.safetensors", result.weights)
         ids = tuple(f"s{i}" for i in forget)
@@ -97,7 +103,9 @@ def factory():
         return nn.Sequential(*convolution, nn.Flatten(), nn.Linear(48, 12), nn.ReLU(), nn.Linear(12, CLASSES))
 
 
-def train(folder: Path, form: SettledSettings, methods=("settled",), optimizer=None, classes=None) -> Project:
+def train(
+    folder: Path, form: SettledSettings, methods=("settled",), optimizer=None, classes=None, keys=None
+) -> Project:
     generator = torch.Generator().manual_seed(2)
     labels = torch.arange(N) % CLASSES
     data = Data(torch.randn(N, 1, 6, 6, generator=generator) + labels[:, None, None, None], labels)
@@ -105,7 +113,7 @@ def train(folder: Path, form: SettledSettings, methods=("settled",), optimizer=N
     capture = CaptureSettings(methods=methods, settled=form, curvature=curvature, classes=classes)
     training = TrainingSettings(epochs=3, batch_size=8, optimizer=optimizer or OptimizerSettings(momentum=0.9))
     ids = [f"s{i}" for i in range(N)]
-    plan = CapturePlan(capture, ledgers_for(capture), ids, ids, folder / "ledger", folder / "scratch")
+    plan = CapturePlan(capture, ledgers_for(capture), ids, ids, folder / "ledger", folder / "scratch", keys)
     result, manifest = train_with_capture(RunSpec(4, ModelSettings(), training, "data"), factory, data, plan)
     save_weights(folder / "model.safetensors", result.weights, {"run_id": manifest.run_id})
     shutil.rmtree(folder / "scratch")
