@@ -18,8 +18,11 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
 def delete(
     ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings, before: Sequence[int]
 ) -> Deletion:
-    """The steps that saw a forgotten sample; the innocent samples of their mini-batches go with them."""
-    return summed(ledger, LEDGER, ledger.steps_of(forget))
+    """The steps that saw a forgotten sample; the innocent samples of their mini-batches go with them.
+
+    Steps that an earlier deletion undid aren't undone twice.
+    """
+    return summed(ledger, LEDGER, sorted(set(ledger.steps_of(forget)) - set(ledger.steps_of(before))))
 
 
 AMNESIAC_BATCH = Method(

@@ -18,8 +18,8 @@ def ledgers(capture: CaptureSettings) -> tuple[LedgerSpec, ...]:
 def delete(
     ledger: SealedLedger, forget: Sequence[int], settings: UnlearningSettings, before: Sequence[int]
 ) -> Deletion:
-    """The steps that saw a forgotten sample."""
-    return summed(ledger, LEDGER, ledger.steps_of(forget))
+    """The steps that saw a forgotten sample, without those that an earlier deletion undid."""
+    return summed(ledger, LEDGER, sorted(set(ledger.steps_of(forget)) - set(ledger.steps_of(before))))
 
 
 LAYERWISE_PARTIAL = Method(
