@@ -60,6 +60,10 @@ class VersionStore:
         version.check()
         return version
 
+    def id_of(self, staged: Path) -> str:
+        """The id that a candidate will have as a version; raises DamagedStore."""
+        return record_id(read_staged(staged), {name: hash_file(path) for name, path in _sources(staged).items()})
+
     def read(self, version_id: str) -> Version:
         """A version by its id; raises SpecMismatch when it is missing, DamagedStore when its record was altered."""
         if not _ID.fullmatch(version_id):

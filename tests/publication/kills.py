@@ -1,8 +1,8 @@
 """Kill a batch at every change that it makes on disk: `kills.py PROJECT WORK`, JSON on stdout.
 
-A process of its own, which imports once and forks for each point: before the k-th opening of a file for writing, rename,
-removal, new folder, or statement of the journal's database, the child kills itself with SIGKILL. Then another child runs
-again, which recovers, and says what it ends with.
+A process of its own, which imports once and forks for each point: before the k-th opening of a file for writing,
+rename, removal, new folder, or statement of the journal's database, the child kills itself with SIGKILL. Then another
+child runs again, which recovers, and says what it ends with.
 """
 
 import hashlib

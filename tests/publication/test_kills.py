@@ -1,4 +1,4 @@
-"""A batch that is killed at any change on disk leaves the version before or the one after, and the next run ends alike."""
+"""A batch killed at any change on disk leaves the version before or the one after, and the next run ends alike."""
 
 import json
 import os
