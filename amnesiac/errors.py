@@ -5,9 +5,16 @@
 Both are `AmnesiacError`, so a command line can turn every one of them into one clear line.
 """
 
+from typing import ClassVar
+
 
 class AmnesiacError(Exception):
-    """Anything this package raises on purpose."""
+    """Anything this package raises on purpose.
+
+    names_samples: the message may hold ids of samples or people, and belongs on a command line only
+    """
+
+    names_samples: ClassVar[bool] = False
 
 
 class InputError(AmnesiacError):
@@ -21,6 +28,8 @@ class SettingsError(InputError):
 class DataError(InputError):
     """A data source is malformed: names the file, the row and the remedy."""
 
+    names_samples = True
+
 
 class UnsupportedModel(InputError):
     """A layer can't be captured; raised before training starts."""
@@ -32,6 +41,8 @@ class UnsupportedOptimizer(InputError):
 
 class RequestError(InputError):
     """A deletion request is malformed or contradictory."""
+
+    names_samples = True
 
 
 class UnknownSample(RequestError):
@@ -49,6 +60,8 @@ class UnsealedStore(StoreError):
 class IncompleteStore(StoreError):
     """Contributions that should exist are missing."""
 
+    names_samples = True
+
 
 class SpecMismatch(StoreError):
     """Store, model and data belong to different runs."""
@@ -60,6 +73,16 @@ class DamagedStore(StoreError):
 
 class DamagedRow(DamagedStore):
     """A row fails its checksum: altered, missing, swapped or from another run."""
+
+    names_samples = True
+
+
+class BatchConflict(StoreError):
+    """A deletion batch can't be opened, or can't take this step: another is unfinished, or it isn't there yet."""
+
+
+class StaleWriter(StoreError):
+    """Another writer has taken over meanwhile: its fence is newer, or HEAD has moved. Nothing was changed."""
 
 
 class KeyStoreMissing(StoreError):

@@ -193,11 +193,18 @@ class UnlearningSettings(Settings):
 
 
 class RecurrenceSettings(Settings):
-    """When `amnesiac serve` runs the deletion batch: `cron` if given, else the interval."""
+    """When `amnesiac serve` runs the deletion batch (`cron` if given, else the interval), and whom it tells."""
 
     cron: str | None = None
     interval_seconds: Positive = 86400.0
     evaluate: bool = True
+    minimum_requests: Annotated[int, Field(gt=0)] = Field(1, description="a scheduled run waits for so many requests")
+    maximum_wait_seconds: Positive = Field(7 * 86400.0, description="a request older than this doesn't wait for others")
+    alarm_days: Annotated[float, Field(ge=0.0)] = Field(7.0, description="before its deadline a request is due soon")
+    notify_command: tuple[str, ...] | None = Field(
+        None, min_length=1, description="program and arguments, no shell; gets JSON on stdin when a run fails or a "
+        "deadline is near",
+    )  # fmt: skip
 
 
 class Params(Settings):

@@ -4,22 +4,24 @@ input.
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from flows.bench import bench
+from flows.operations import Json, history, publish, recover, rollback, status
+from flows.session import ready
 from tasks.prefect_environment import configure
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 request = typer.Typer(no_args_is_help=True, help="File and list deletion requests.")
 app.add_typer(request, name="request")
 app.add_typer(bench, name="bench")
+for operation in (publish, recover, rollback, status, history):
+    app.command()(operation)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Run even if DVC calls the stage up to date.")]
 Port = Annotated[int, typer.Option(help="Port of the local Prefect server, where none is running.")]
 
@@ -35,7 +37,7 @@ def main_options() -> None:
 @app.command()
 def prepare(force: Force = False, as_json: Json = False) -> None:
     """Prepare the data set of params.yaml. Example: [bold]amnesiac prepare --json[/]"""
-    with _ready():
+    with ready():
         from flows.prepare import prepare as flow
 
         _tell("prepare", flow(force), as_json)
@@ -50,7 +52,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train the model and capture every sample's contribution. Example: [bold]amnesiac train --resume[/]"""
-    with _ready():
+    with ready():
         from flows.train_and_capture import train_and_capture as flow
 
         _tell("train", flow(resume, force), as_json)
@@ -58,18 +60,20 @@ def train(
 
 @app.command()
 def unlearn(force: Force = False, as_json: Json = False) -> None:
-    """Unlearn all pending requests in one batch. Example: [bold]amnesiac unlearn[/]"""
-    with _ready():
-        from flows.unlearn_batch import unlearn_batch as flow
+    """Stage the version without all pending requests; publishes nothing. Example: [bold]amnesiac unlearn[/]
 
-        result = flow(force)
-        _tell("unlearn", result if isinstance(result, dict) else None, as_json)
+    `amnesiac publish` stages, evaluates and publishes.
+    """
+    with ready():
+        from flows.stage_deletion import stage_deletion as flow
+
+        _tell("unlearn", flow(force), as_json)
 
 
 @app.command()
 def evaluate(force: Force = False, as_json: Json = False) -> None:
     """Compare the unlearned with a retrained model. Example: [bold]amnesiac evaluate --json[/]"""
-    with _ready():
+    with ready():
         from flows.console import print_comparison
         from flows.evaluate_unlearning import evaluate_unlearning as flow
 
@@ -81,10 +85,11 @@ def evaluate(force: Force = False, as_json: Json = False) -> None:
 def verify(as_json: Json = False) -> None:
     """Recompute the subtraction's result from the rows that are left. Example: [bold]amnesiac verify --json[/]
 
-    Covers unlearned/model.safetensors (settled deltas), not what repair or retraining made beside it. Exit codes: 1
-    something is wrong, and it says what; 2 there is nothing to verify yet.
+    Checks HEAD, its version's files, ledger and journal, and that HEAD's subtraction (settled deltas; not what repair
+    or retraining made of it) is base minus surviving rows. Before anything is published: the staged, else the trained
+    model. Exit codes: 1 something is wrong, and it says what; 2 there is nothing to verify yet.
     """
-    with _ready(server=False):
+    with ready(server=False):
         from flows.console import print_verification
         from tasks.verification import verify_published
 
@@ -104,11 +109,11 @@ def cycle(
     as_json: Json = False,
 ) -> None:
     """Run the whole pipeline. Example: [bold]amnesiac cycle --random-people 20 --forget-class 3[/]"""
-    with _ready(server=False):
+    with ready(server=False):
         from flows.console import print_comparison, print_where_to_look
         from flows.full_cycle import full_cycle
-        from tasks.deletion import NewRequest
         from tasks.prefect_server import local_server
+        from tasks.requesting import NewRequest
 
         drawn = [NewRequest(random_count=random_people, random_seed=seed)] if random_people else []
         classes = [NewRequest(classes=(name,)) for name in forget_class or []]
@@ -131,14 +136,17 @@ def request_add(
     request_id: Annotated[
         str | None, typer.Option("--id", help="Id of the request; derived from it if not given.")
     ] = None,
+    received: Annotated[
+        datetime | None, typer.Option(help="When it came in (UTC), if not now: its deadline counts from there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """File deletion requests. Example: [bold]amnesiac request add --subject mnist-5k-00042[/]"""
-    with _ready():
+    with ready():
         from amnesiac.requests import RequestDraft, draw_random, read_requests
         from flows.console import print_filed
         from tasks.catalog import catalog
-        from tasks.deletion import file_requests, plan_requests
+        from tasks.requesting import file_requests, plan_requests
         from tasks.stages import when_idle
 
         drafts = list(read_requests(file)) if file else []
@@ -148,7 +156,7 @@ def request_add(
             drafts.append(draw_random(catalog().dataset().index, seed, count=random_count, request_id=request_id))
         if not drafts:
             raise typer.BadParameter("name a FILE, --sample, --subject, --class or --random")
-        result = file_requests(drafts)
+        result = file_requests(drafts, received.replace(tzinfo=UTC) if received else None)
         when_idle(plan_requests)  # so that `dvc repro` sees them; a run that is at work takes its own look
         print_filed(result, as_json)
 
@@ -156,7 +164,7 @@ def request_add(
 @request.command("list")
 def request_list(as_json: Json = False) -> None:
     """List the requests and which are pending. Example: [bold]amnesiac request list --json[/]"""
-    with _ready():
+    with ready():
         from flows.console import print_requests
 
         print_requests(as_json)
@@ -168,7 +176,7 @@ def serve(
     poll: Annotated[float, typer.Option(help="Seconds between looks at what is due.")] = 5.0,
 ) -> None:
     """Start (or connect to) a Prefect server and run deletion batches on schedule. Example: [bold]amnesiac serve[/]"""
-    with _ready(server=False):
+    with ready(server=False):
         from flows.deployments import deployment, serve_deployments
         from flows.full_cycle import full_cycle
         from flows.unlearn_batch import unlearn_batch
@@ -176,7 +184,7 @@ def serve(
         from tasks.prefect_server import local_server
 
         recurrence = catalog().params().recurrence
-        batch = deployment(unlearn_batch, "scheduled", recurrence, {"evaluate": recurrence.evaluate})
+        batch = deployment(unlearn_batch, "scheduled", recurrence, {"evaluate": recurrence.evaluate, "patient": True})
         with local_server(port) as url:
             typer.echo(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)", err=True)
             serve_deployments([batch, deployment(full_cycle, "on-demand")], poll)
@@ -185,7 +193,7 @@ def serve(
 @app.command()
 def dashboard(port: Port = 4200) -> None:
     """Show past runs: start a Prefect server until Ctrl-C. Example: [bold]amnesiac dashboard[/]"""
-    with _ready(server=False):
+    with ready(server=False):
         import signal
 
         from tasks.prefect_server import local_server
@@ -193,39 +201,6 @@ def dashboard(port: Port = 4200) -> None:
         with local_server(port) as url:
             typer.echo(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)")
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
-
-
-@contextmanager
-def _ready(server: bool = True) -> Iterator[None]:
-    """Private settings for Prefect and DVC; the project's running server, if there is one; errors as one line."""
-    try:
-        project = Path(os.environ.get("AMNESIAC_PROJECT", "."))
-        if not (project / "params.yaml").exists():
-            raise typer.BadParameter(f"{project.resolve()} holds no params.yaml: run this in the project's folder")
-        with _errors_as_lines(), _connected() if server else nullcontext():
-            yield
-    except BrokenPipeError:
-        sys.exit(1)
-
-
-@contextmanager
-def _connected() -> Iterator[None]:
-    from tasks.prefect_server import connected, running_server
-
-    url = running_server()
-    with connected(url) if url else nullcontext():
-        yield
-
-
-@contextmanager
-def _errors_as_lines() -> Iterator[None]:
-    from amnesiac.errors import AmnesiacError, InputError
-
-    try:
-        yield
-    except AmnesiacError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
 
 
 def _tell(stage: str, result: Any, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from amnesiac.evaluation import judge, roles_in
+from amnesiac.publication import Head, Recovery
 from amnesiac.requests import FilingResult
 from amnesiac.verification import Verification
 from tasks.catalog import catalog
-from tasks.deletion import applied_requests
 from tasks.evaluation import published_sentence, read_version
+from tasks.publishing import recovery_facts
 from tasks.reporting import result_table
+from tasks.requesting import request_states
 
 console = Console()
 
@@ -91,14 +93,14 @@ def print_filed(result: FilingResult, as_json: bool) -> None:
 
 def print_requests(as_json: bool) -> None:
     """All requests with their states."""
-    applied = applied_requests()
+    states = request_states()
     requests = [
         {
             "request_id": r.request_id,
             "kind": r.kind,
             "values": len(r.values),
             "received": r.received,
-            "state": "applied" if r.request_id in applied else "pending",
+            "state": states[r.request_id],
         }
         for r in catalog().open_journal().requests()
     ]
@@ -108,4 +110,77 @@ def print_requests(as_json: bool) -> None:
     table = Table("request", "kind", "values", "received", "state")
     for r in requests:
         table.add_row(*(str(value) for value in r.values()))
+    console.print(table)
+
+
+def print_recovery(found: Recovery, as_json: bool) -> None:
+    """What recovery did."""
+    if as_json:
+        print_json(recovery_facts(found))
+    elif found.batch is None and not found.swept:
+        console.print("recover: nothing was left unfinished")
+    else:
+        batch = f"batch {found.batch.number}: {found.action}" if found.batch else "no batch was unfinished"
+        console.print(f"recover: {batch}; {len(found.swept)} leftovers removed")
+
+
+def print_rollback(head: Head, as_json: bool) -> None:
+    """Which version is published now."""
+    if as_json:
+        print_json({"version": head.version, "requests": len(head.requests), "predecessor": head.predecessor})
+    else:
+        console.print(
+            f"rollback: version {head.version[:12]} is published again, with {len(head.requests)} requests applied. "
+            "The others are pending: the next batch takes them up",
+            soft_wrap=True,
+        )
+
+
+def print_status(found: Mapping[str, Any], as_json: bool) -> None:
+    """Requests by state, alarms, HEAD, what is unfinished, the schedule."""
+    if as_json:
+        print_json(found)
+        return
+    states = ", ".join(f"{count} {state}" for state, count in found["requests"].items()) or "none"
+    console.print(f"requests:   {states}; {found['pending']} pending", soft_wrap=True)
+    for name, alarm in (("overdue", "[bold red]OVERDUE[/]"), ("due_soon", "due soon")):
+        if found[name]:
+            console.print(f"deadlines:  {alarm}: {', '.join(found[name])}", soft_wrap=True)
+    console.print(f"HEAD:       {_head_line(found['head'])}", soft_wrap=True)
+    unfinished = found["unfinished"]
+    state = f"batch {unfinished['number']} is {unfinished['state']}: `amnesiac recover`" if unfinished else "none"
+    console.print(f"unfinished: {state}")
+    console.print(f"schedule:   {_schedule_line(found['schedule'])}", soft_wrap=True)
+
+
+def _head_line(head: Mapping[str, Any] | None) -> str:
+    if head is None:
+        return "nothing is published yet: run `amnesiac publish`"
+    before = head["predecessor"][:12] if head["predecessor"] else "none"
+    drift = "–" if head["drift"] is None else f"{head['drift']:.3g}"
+    return (
+        f"version {head['version'][:12]} of {head['published_at']}, {head['requests']} requests, {head['samples']} "
+        f"samples, drift {drift}, predecessor {before}"
+    )
+
+
+def _schedule_line(schedule: Mapping[str, Any]) -> str:
+    when = f"cron {schedule['cron']}" if schedule["cron"] else f"every {schedule['interval_seconds']:g} s"
+    return (
+        f"{when} (`amnesiac serve`), from {schedule['minimum_requests']} requests or a wait of "
+        f"{schedule['maximum_wait_seconds']:g} s" + (": waiting for more" if schedule["waiting"] else "")
+    )
+
+
+def print_history(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Publications, the oldest first."""
+    if as_json:
+        print_json({"versions": list(found)})
+        return
+    table = Table("batch", "version", "published", "state", "requests", "samples", "drift", "")
+    for one in found:
+        drift = "–" if one["drift"] is None else f"{one['drift']:.3g}"
+        note = "HEAD" if one["head"] else "" if one["kept"] else "purged"
+        cells = (one["batch"], one["version"][:12], one["at"], one["state"], one["requests"], one["samples"])
+        table.add_row(*map(str, cells), drift, note)
     console.print(table)

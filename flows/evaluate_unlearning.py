@@ -18,7 +18,7 @@ def evaluate_unlearning(force: bool = False) -> dict[str, Any] | None:
         if not due:
             return None
         forget = forget_set()
-        retrained = retrain_reference(forget.rows, forget.sample_ids)
+        retrained = retrain_reference(forget)
         metrics = compare_models(forget, retrained)
         report = write_report(metrics, forget, retrained)
         show_comparison(metrics, report)

@@ -1,27 +1,24 @@
-"""full_cycle: prepare, train and capture, file requests, unlearn, evaluate; what DVC calls up to date is passed
-over.
+"""full_cycle: prepare, train and capture, file requests, unlearn, evaluate, publish; what DVC calls up to date is
+passed over.
 """
 
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
-from flows.evaluate_unlearning import evaluate_unlearning
 from flows.prepare import prepare
 from flows.train_and_capture import train_and_capture
 from flows.unlearn_batch import unlearn_batch
-from tasks.deletion import NewRequest, file_new_requests
+from tasks.requesting import NewRequest, file_new_requests
 from tasks.stages import writing
 
 
 @flow(name="full_cycle", flow_run_name="full cycle", persist_result=False)
-def full_cycle(requests: list[NewRequest] | None = None, force: bool = False) -> dict[str, Any] | None:
-    """The whole pipeline; `requests` are filed once the data is prepared. Returns the metrics if they were computed
-    anew.
-    """
+def full_cycle(requests: list[NewRequest] | None = None, force: bool = False) -> dict[str, Any] | State[Any]:
+    """The whole pipeline; `requests` are filed once the data is prepared. Returns what `unlearn_batch` returns."""
     with writing("full_cycle"):
         prepare(force)
         train_and_capture(force=force)
         file_new_requests(requests or [])
-        unlearn_batch(force)
-        return evaluate_unlearning(force)
+        return unlearn_batch(force)

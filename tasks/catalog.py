@@ -8,10 +8,13 @@ from amnesiac.data import PreparedDataset, open_dataset
 from amnesiac.errors import SettingsError, StoreError
 from amnesiac.keys import LocalKeyStore
 from amnesiac.ledger import SealedLedger, open_ledger
-from amnesiac.requests import Journal
+from amnesiac.publication import Head, VersionStore, read_head
+from amnesiac.requests import Batches, Journal, State
 from amnesiac.settings import Params, load_params
 from amnesiac.training import RunSpec
 
+# The state in which a deletion batch is finished: the last one that flows/unlearn_batch.py carries it to
+LAST_STATE: State = "PUBLISHED"
 STAGES = ("prepare", "train", "unlearn", "evaluate")
 WRITES = {
     "prepare": ("prepared",),
@@ -80,8 +83,13 @@ class Catalog:
         return self._data("requests.json")
 
     @property
+    def published(self) -> Path:
+        """HEAD and the published versions. No checkout may take them back, so DVC doesn't see them."""
+        return self._data("published")
+
+    @property
     def unlearned(self) -> Path:
-        """Folder of the unlearned model."""
+        """Folder of the staged candidate: the unlearned model as it would be published."""
         return self._data("unlearned")
 
     @property
@@ -141,6 +149,18 @@ class Catalog:
     def open_journal(self) -> Journal:
         """The journal of deletion requests."""
         return Journal(self.journal)
+
+    def batches(self) -> Batches:
+        """The journal's deletion batches."""
+        return Batches(self.open_journal(), LAST_STATE)
+
+    def store(self) -> VersionStore:
+        """The published versions."""
+        return VersionStore(self.published)
+
+    def head(self) -> Head | None:
+        """What is published; raises DamagedStore and SpecMismatch."""
+        return read_head(self.store())
 
     def run_spec(self) -> RunSpec:
         """What decides the original run."""

@@ -8,10 +8,12 @@ from prefect.cache_policies import NO_CACHE
 
 from amnesiac.data import load_samples, prepare_dataset
 from tasks.catalog import catalog, data_root
+from tasks.opaque import opaque
 from tasks.progress import shown_progress
 
 
 @task(name="prepare data", cache_policy=NO_CACHE, persist_result=False)
+@opaque
 def prepare_data() -> dict[str, Any]:
     """Read, check, split and write the samples; the summary as JSON."""
     at, params = catalog(), catalog().params()

@@ -27,9 +27,11 @@ from amnesiac.evaluation import (
     to_svg,
 )
 from amnesiac.models import load_weights
-from amnesiac.requests import ForgetSet, Pointer, resolve
+from amnesiac.publication import read_positions, read_staged
+from amnesiac.publication.version import FORGOTTEN
 from tasks.catalog import Catalog, catalog
-from tasks.deletion import REPAIRED, VERSION, planned_requests
+from tasks.deletion import REPAIRED
+from tasks.opaque import opaque
 from tasks.timings import keep_seconds, read_seconds
 from tasks.training import MODEL, model_factory
 
@@ -37,14 +39,15 @@ _EXAMPLES = 8
 
 
 @task(name="find the forget set", cache_policy=NO_CACHE, persist_result=False)
-def forget_set() -> ForgetSet:
-    """The training samples that the unlearned model was asked to forget."""
-    requests, _ = planned_requests(Pointer(**read_version()["pointer"]))
-    return resolve(requests, catalog().dataset().index)
+@opaque
+def forget_set() -> tuple[int, ...]:
+    """Positions of the training samples that the staged model was asked to forget."""
+    return read_positions(catalog().unlearned / FORGOTTEN)
 
 
 @task(name="compare the models", cache_policy=NO_CACHE, persist_result=False)
-def compare_models(forget: ForgetSet, retrained: Path) -> dict[str, Any]:
+@opaque
+def compare_models(forget: Sequence[int], retrained: Path) -> dict[str, Any]:
     """Every model on forget, retain and test set; written as metrics.json."""
     started, at, dataset = time.perf_counter(), catalog(), catalog().dataset()
     sets = {name: (split.inputs, split.labels) for name, split in _sets(dataset, forget).items()}
@@ -56,7 +59,8 @@ def compare_models(forget: ForgetSet, retrained: Path) -> dict[str, Any]:
 
 
 @task(name="write the report", cache_policy=NO_CACHE, persist_result=False)
-def write_report(metrics: Mapping[str, Any], forget: ForgetSet, retrained: Path) -> Path:
+@opaque
+def write_report(metrics: Mapping[str, Any], forget: Sequence[int], retrained: Path) -> Path:
     """Report, figures and tables for `dvc plots`; returns the report's path."""
     at = catalog()
     figures = draw_figures(metrics, _examples(forget, retrained))
@@ -71,9 +75,8 @@ def write_report(metrics: Mapping[str, Any], forget: ForgetSet, retrained: Path)
 
 
 def read_version() -> dict[str, Any]:
-    """What the unlearned model covers."""
-    version: dict[str, Any] = json.loads((catalog().unlearned / VERSION).read_text())
-    return version
+    """What the staged model covers; raises DamagedStore."""
+    return read_staged(catalog().unlearned)
 
 
 def published_sentence(version: Mapping[str, Any]) -> str:
@@ -86,13 +89,13 @@ def published_sentence(version: Mapping[str, Any]) -> str:
     return f"published: {version['published']} ({verdict}: {predicted})"
 
 
-def _sets(dataset: PreparedDataset, forget: ForgetSet) -> dict[str, Split]:
+def _sets(dataset: PreparedDataset, forget: Sequence[int]) -> dict[str, Split]:
     """Without erased samples: there is nothing to measure a model on."""
     train = dataset.split("train")
     keep = torch.ones(len(train), dtype=torch.bool)
-    keep[list(forget.rows)] = False
+    keep[list(forget)] = False
     retained = torch.nonzero(keep).flatten()
-    sets = {"forget": train.take(forget.rows), "retain": train.take(retained), "test": dataset.split("test")}
+    sets = {"forget": train.take(forget), "retain": train.take(retained), "test": dataset.split("test")}
     return {name: split.readable() for name, split in sets.items()}
 
 
@@ -136,12 +139,12 @@ def _facts() -> ReportFacts:
     )
 
 
-def _examples(forget: ForgetSet, retrained: Path) -> Sequence[ForgottenExample]:
+def _examples(forget: Sequence[int], retrained: Path) -> Sequence[ForgottenExample]:
     """Some forgotten samples of a published data set; none of a user's own data, which the report must not show."""
     at, dataset = catalog(), catalog().dataset()
-    if not forget.rows or at.params().data.path is not None:
+    if not forget or at.params().data.path is not None:
         return ()
-    held = dataset.split("train").take(forget.rows).readable()
+    held = dataset.split("train").take(forget).readable()
     if not len(held):
         return ()
     chosen = held.take(np.arange(len(held))[:: max(1, len(held) // _EXAMPLES)][:_EXAMPLES])

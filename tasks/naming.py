@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from amnesiac.errors import AmnesiacError
 from tasks.catalog import catalog
-from tasks.deletion import pending_requests
+from tasks.requesting import pending_requests
 
 
 def prepare_name() -> str:
@@ -23,6 +23,11 @@ def unlearn_name() -> str:
     return _named(
         "unlearn", lambda: f"unlearn {len(pending_requests())} requests, {catalog().params().unlearning.method}"
     )
+
+
+def stage_name() -> str:
+    """E.g. "stage settled"."""
+    return _named("stage", lambda: f"stage {catalog().params().unlearning.method}")
 
 
 def evaluate_name() -> str:

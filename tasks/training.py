@@ -24,6 +24,7 @@ from amnesiac.training import (
 )
 from amnesiac.unlearning import ledgers_for
 from tasks.catalog import catalog
+from tasks.opaque import opaque
 from tasks.progress import shown_progress
 from tasks.timings import keep_seconds
 
@@ -31,6 +32,7 @@ MODEL = "model.safetensors"
 
 
 @task(name="train and capture", cache_policy=NO_CACHE, persist_result=False)
+@opaque
 def train_original(resume: bool) -> dict[str, Any]:
     """Train with capture, seal the ledger, write the model; a summary as JSON."""
     at, params = catalog(), catalog().params()
@@ -51,12 +53,13 @@ def train_original(resume: bool) -> dict[str, Any]:
 
 
 @task(name="retrain without the forget set", cache_policy=NO_CACHE, persist_result=False)
-def retrain_reference(forget: Sequence[int], forget_ids: Sequence[str]) -> Path:
-    """The model that never saw the forget set; trained once for each run and forget set, then found by its content
-    key.
+@opaque
+def retrain_reference(forget: Sequence[int]) -> Path:
+    """The model that never saw the training samples at these positions; trained once for each run and forget set, then
+    found by its content key.
     """
     at, dataset = catalog(), catalog().dataset()
-    key = hash_json([at.run_spec().facts(), sorted(forget_ids)])[:24]
+    key = hash_json([at.run_spec().facts(), sorted(forget)])[:24]
     path = at.retrained / f"{key}.safetensors"
     if not path.exists():
         with shown_progress("retrain", "retraining without the forget set") as progress:

@@ -1,35 +1,30 @@
-"""The append-only journal of deletion requests: one JSON object a line, in a folder that git ignores.
+"""The journal of deletion requests: a SQLite file in a private folder that git ignores (see `database`).
 
-A line that ends in a newline is a request. A last line without one was never acknowledged (its writer died):
-readers pass over it, and the next append drops it. Anything else that can't be read is damage.
-
-The first line also carries the journal's salt, which keys the derived request ids. It lies in the line, not
-in a file beside it, so that journal and salt can't be parted; and it keeps ids from being guessed from the
-pointer's sha256, which git publishes.
+It also holds the salt that keys derived request ids and the HMACs in pointers: it lies with the requests, not in a file
+beside them, so that journal and salt can't be parted, and it keeps ids from being guessed from what git publishes.
 """
 
-import fcntl
-import hashlib
-import logging
-import os
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
-from amnesiac.durable import sync_folder
-from amnesiac.errors import RequestError, SpecMismatch, StoreError
-from amnesiac.requests.lines import decode, encode
+from amnesiac.errors import DamagedStore, RequestError, SpecMismatch
+from amnesiac.requests.chain import point, request_hmacs
+from amnesiac.requests.database import FILE_NAME, REMEDY, reading, wipe_log, writing
 from amnesiac.requests.pointer import Pointer
-from amnesiac.requests.request import DeletionRequest, RequestDraft
+from amnesiac.requests.request import DeletionRequest, Kind, RequestDraft, timestamp
 from amnesiac.requests.resolution import refuse_unfit
 
-FILE_NAME = "requests.jsonl"
-_log = logging.getLogger(__name__)
+_SELECT = "SELECT number, request_id, kind, items, received, reason, redacted FROM requests ORDER BY number LIMIT ?"
+_INSERT = "INSERT INTO requests (number, request_id, kind, items, received, reason) VALUES (?, ?, ?, ?, ?, ?)"
+_RECEIPTED = (
+    "SELECT request_id FROM requests JOIN members USING (number) JOIN batches USING (batch) WHERE state = 'RECEIPTED'"
+)
 
 
 @dataclass(frozen=True)
@@ -47,132 +42,146 @@ class Journal:
         """Name the folder; nothing is opened or created yet."""
         self.path = folder / FILE_NAME
 
-    def file(self, drafts: Sequence[RequestDraft], index: pd.DataFrame) -> FilingResult:
-        """Check all drafts against the data set's index, then append the new ones durably.
+    def file(
+        self, drafts: Sequence[RequestDraft], index: pd.DataFrame, *, forgotten: Sequence[int] = (),
+        received: datetime | None = None,
+    ) -> FilingResult:  # fmt: skip
+        """Check all drafts against the data set's index, then append the new ones in one transaction.
 
-        When one draft is refused nothing is written. When this returns, the requests survive a power cut. When
-        the process is killed meanwhile, some whole requests may stand in the journal: filing again adds the rest.
+        forgotten: train rows that the published version forgot (requests that were redacted don't tell any more)
+        received:  when they came in; now, if None
 
-        Raises UnknownSample listing what the index doesn't hold; RequestError when a request_id is already used
-        for something else, or when the journal would name the whole train split; DamagedStore when a line of
-        the journal can't be read; StoreError when it can't be written.
+        When one draft is refused, or the process is killed, nothing is written. When this returns, the requests survive
+        a power cut. Raises UnknownSample listing what the index doesn't hold; RequestError when a request_id is already
+        used for something else, `received` lies in the future, or nothing of the train split would be left;
+        DamagedStore when the journal can't be read; StoreError when it can't be written.
         """
+        moment = _past(received or datetime.now(UTC))
         refuse_unfit(drafts, (), index)  # before the lock, so that a refused first filing creates no file
         if not drafts:
             return FilingResult((), ())
-        with self._locked(os.O_RDWR | os.O_CREAT | os.O_APPEND) as descriptor:
-            lines = _whole_lines(descriptor)
-            held = decode(lines, self.path)
-            salt = held.salt or secrets.token_hex(32)
-            result = _sort_out(drafts, held.requests, salt)
-            refuse_unfit(result.filed, held.requests, index)
-            if result.filed:
-                self._append(descriptor, sum(map(len, lines)), encode(result.filed, None if lines else salt))
+        with writing(self.path, otherwise="nothing was filed") as connection:
+            held = self._read(connection, None)
+            result = _sort_out(drafts, held, _salt(connection), moment)
+            refuse_unfit(result.filed, [request for request in held if not request.redacted], index, forgotten)
+            rows = [_row(number, request) for number, request in enumerate(result.filed, start=len(held) + 1)]
+            connection.executemany(_INSERT, rows)
         return result
 
     def requests(self, count: int | None = None) -> tuple[DeletionRequest, ...]:
         """The first `count` requests (all, if None) in the order of their filing.
 
-        Raises SpecMismatch when there are fewer, DamagedStore naming the line that can't be read.
+        Raises SpecMismatch when there are fewer, DamagedStore naming the request that can't be read.
         """
-        return decode(self._first(count), self.path).requests
+        return self._first(count)[0]
 
     def pointer(self) -> Pointer:
         """The pointer to everything journalled until now."""
-        return _point(self._first(None))
+        requests, salt = self._first(None)
+        return point(salt, requests)
 
     def read_prefix(self, pointer: Pointer) -> tuple[DeletionRequest, ...]:
         """The requests that the pointer names; raises SpecMismatch unless they are in this journal unchanged."""
-        lines = self._first(pointer.count)
-        if _point(lines) != pointer:
+        requests, salt = self._first(pointer.count)
+        if point(salt, requests) != pointer:
             raise SpecMismatch(
-                f"the first {pointer.count} lines of {self.path} aren't those the pointer names: the journal "
+                f"the first {pointer.count} requests of {self.path} aren't those the pointer names: the journal "
                 "was altered or belongs to another project. Restore it from a backup (git doesn't hold it)"
             )
-        return decode(lines, self.path).requests
+        return requests
 
-    def _first(self, count: int | None) -> list[bytes]:
-        try:
-            with self._locked(os.O_RDONLY) as descriptor:
-                lines = _whole_lines(descriptor)
-        except FileNotFoundError:
-            lines = []
-        if count is not None and not 0 <= count <= len(lines):
+    def salt(self) -> str:
+        """The journal's salt, 64 hex digits; raises SpecMismatch where there is no journal yet."""
+        salt = self._first(None)[1]
+        if not salt:
+            raise SpecMismatch(f"{self.path} doesn't exist yet: file a request first")
+        return salt
+
+    def redact(self, request_ids: Collection[str]) -> int:
+        """Replace the values of requests by their HMACs and drop their reasons; how many were not redacted before.
+
+        No copy of the values is left in the file or its log. Pointers stay valid, a repeated filing still finds the
+        first, but nobody can resolve the request any more. Raises RequestError when one is unknown or not receipted,
+        and then none is redacted.
+        """
+        wanted = frozenset(request_ids)
+        with writing(self.path) as connection:
+            receipted = {str(row[0]) for row in connection.execute(_RECEIPTED)}
+            if missing := sorted(wanted - receipted):
+                raise RequestError(
+                    f"{len(missing)} requests aren't receipted yet or unknown, the first {missing[0]!r}: values are "
+                    "kept until a deletion has its receipt"
+                )
+            salt, held = _salt(connection), self._read(connection, None)
+            chosen = [request for request in held if request.request_id in wanted and not request.redacted]
+            hidden = [(json.dumps(request_hmacs(salt, request)), request.request_id) for request in chosen]
+            connection.executemany(
+                "UPDATE requests SET items = ?, reason = NULL, redacted = 1 WHERE request_id = ?", hidden
+            )
+        wipe_log(self.path)
+        return len(chosen)
+
+    def _first(self, count: int | None) -> tuple[tuple[DeletionRequest, ...], str]:
+        """Requests and the salt; no salt where there is no journal."""
+        with reading(self.path) as connection:
+            requests = self._read(connection, count) if connection else ()
+            salt = _salt(connection) if connection else ""
+        if count is not None and (count < 0 or len(requests) < count):
+            held = len(self._first(None)[0])
             raise SpecMismatch(
-                f"{self.path} holds {len(lines)} requests, and the first {count} were asked for: "
+                f"{self.path} holds {held} requests, and the first {count} were asked for: "
                 "restore the journal from a backup (git doesn't hold it), or file the requests again"
             )
-        return lines[:count]
+        return requests, salt
 
-    @contextmanager
-    def _locked(self, flags: int) -> Iterator[int]:
-        """Open the journal under a lock, shared to read, exclusive to write; it goes when the process dies."""
-        descriptor = self._open(flags)
+    def _read(self, connection: sqlite3.Connection, count: int | None) -> tuple[DeletionRequest, ...]:
+        rows = connection.execute(_SELECT, (-1 if count is None else max(count, 0),)).fetchall()
+        return tuple(self._request(place, *row) for place, row in enumerate(rows, start=1))
+
+    def _request(
+        self, place: int, number: int, request_id: str, kind: Kind, items: str, received: str, reason: str | None,
+        redacted: int,
+    ) -> DeletionRequest:  # fmt: skip
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if flags & os.O_CREAT else fcntl.LOCK_SH)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def _open(self, flags: int) -> int:
-        try:
-            if flags & os.O_CREAT:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return os.open(self.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StoreError(
-                f"{self.path} can't be opened ({error.strerror}): "
-                "it must be a plain file, not a link, that you may read and write"
-            ) from error
-
-    def _append(self, descriptor: int, end: int, data: bytes) -> None:
-        """Write `data` after the first `end` bytes and fsync; on an error leave only those bytes."""
-        torn = os.fstat(descriptor).st_size - end
-        if torn:
-            _log.warning("%s: dropped %d bytes of a request that was never acknowledged", self.path, torn)
-            os.ftruncate(descriptor, end)
-        try:
-            _write(descriptor, data)
-            if end == 0:
-                sync_folder(self.path.parent)
-                sync_folder(self.path.parent.parent)
-        except BaseException as error:
-            os.ftruncate(descriptor, end)
-            if isinstance(error, OSError):
-                raise StoreError(f"{self.path} can't be written ({error.strerror}): nothing was filed") from error
-            raise
+            if number != place:
+                raise RequestError("requests before it are missing")
+            values = json.loads(items)
+            if not isinstance(values, list):
+                raise RequestError("its values aren't a list")
+            return DeletionRequest(request_id, kind, tuple(values), received, reason, bool(redacted))
+        except (ValueError, RecursionError, RequestError) as error:
+            raise DamagedStore(f"{self.path}: request {place} isn't one ({error}): {REMEDY}") from error
 
 
-def _whole_lines(descriptor: int) -> list[bytes]:
-    """The lines from the start of the file, each with its newline; a torn last one is left out."""
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
-        return [line + b"\n" for line in file.read().split(b"\n")[:-1]]
+def _past(moment: datetime) -> datetime:
+    if moment > datetime.now(UTC):
+        raise RequestError(f"received {timestamp(moment)} lies in the future: give the time when the request came in")
+    return moment
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    """Write all and fsync. Unbuffered: a buffer would still be flushed after an error's truncation."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
-    os.fsync(descriptor)
+def _salt(connection: sqlite3.Connection) -> str:
+    rows = connection.execute("SELECT salt FROM salt").fetchall()
+    if len(rows) != 1 or len(rows[0][0]) < 32:
+        raise DamagedStore(f"the deletion journal has lost its salt: {REMEDY}")
+    return str(rows[0][0])
 
 
-def _point(lines: Sequence[bytes]) -> Pointer:
-    return Pointer(len(lines), hashlib.sha256(b"".join(lines)).hexdigest())
+def _row(number: int, request: DeletionRequest) -> tuple[int, str, str, str, str, str | None]:
+    items = json.dumps(request.values)
+    return number, request.request_id, request.kind, items, request.received, request.reason
 
 
-def _sort_out(drafts: Sequence[RequestDraft], held: Sequence[DeletionRequest], salt: str) -> FilingResult:
+def _sort_out(
+    drafts: Sequence[RequestDraft], held: Sequence[DeletionRequest], salt: str, received: datetime
+) -> FilingResult:
     """Tell new requests from known ones by their id; raises RequestError when an id names two things."""
     known = {request.request_id: request for request in held}
     filed: list[DeletionRequest] = []
     already: list[DeletionRequest] = []
-    received = datetime.now(UTC)
     for draft in drafts:
         request = draft.accept(salt, received)
         first = known.setdefault(request.request_id, request)
-        if (first.kind, first.values) != (request.kind, request.values):
+        if first.kind != request.kind or request_hmacs(salt, first) != request_hmacs(salt, request):
             raise RequestError(
                 f"request_id {request.request_id!r} is already used for another request "
                 f"({first.kind}, received {first.received}), and nothing was filed: give this one its own id"

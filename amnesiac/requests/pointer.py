@@ -13,7 +13,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Pointer:
-    """The journal's first `count` requests; `sha256` is over the bytes of their lines."""
+    """The journal's first `count` requests; `sha256` is over their ids, kinds, HMACs and times (`chain.point`)."""
 
     count: int
     sha256: str

@@ -47,7 +47,8 @@ class DeletionRequest:
     """A journalled request; `values` are sorted, `received` is ISO-8601 UTC to the second.
 
     A "random" request holds the sample ids that were drawn when it was made, so that no later data set or
-    NumPy version can change what it means. Raises RequestError when malformed.
+    NumPy version can change what it means. `redacted`: the values are HMACs (`Journal.redact`), and what the request
+    named is no longer known. Raises RequestError when malformed.
     """
 
     request_id: str
@@ -55,6 +56,7 @@ class DeletionRequest:
     values: tuple[str, ...]
     received: str
     reason: str | None = None
+    redacted: bool = False
 
     def __post_init__(self) -> None:
         check_content(self.kind, self.values)

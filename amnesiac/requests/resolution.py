@@ -68,8 +68,10 @@ def resolve(requests: Sequence[DeletionRequest], index: pd.DataFrame) -> ForgetS
 
     `index` has the columns row, sample_id, subject_id, label, class_name and split; `row` counts the train
     split's samples from 0. Raises UnknownSample listing what the index doesn't hold, RequestError when a class
-    is ambiguous or no train sample would be left, and DamagedStore when the index itself is malformed.
+    is ambiguous, no train sample would be left or a request was redacted, and DamagedStore when the index itself is
+    malformed.
     """
+    _refuse_redacted(requests)
     train = _train_mask(index)
     selected = _select(requests, index, train)
     _refuse_unknown(selected.unknown)
@@ -84,16 +86,20 @@ def resolve(requests: Sequence[DeletionRequest], index: pd.DataFrame) -> ForgetS
     )
 
 
-def refuse_unfit(new: Sequence[Selecting], journalled: Sequence[Selecting], index: pd.DataFrame) -> None:
+def refuse_unfit(
+    new: Sequence[Selecting], journalled: Sequence[Selecting], index: pd.DataFrame, forgotten: Sequence[int] = ()
+) -> None:
     """Raise what `resolve` would raise for the new requests, before they are journalled.
 
     The journal is append-only: a request that empties the train split together with the journalled ones could
-    never be taken back, and every later batch would fail. Raises UnknownSample, RequestError, DamagedStore.
+    never be taken back, and every later batch would fail. `forgotten`: train rows that are gone already, whoever
+    asked for it. Raises UnknownSample, RequestError, DamagedStore.
     """
     train = _train_mask(index)
     selected = _select(new, index, train)
     _refuse_unknown(selected.unknown)
-    _refuse_all(selected.rows | _select(journalled, index, train).rows, train)
+    gone = train & index["row"].isin(list(forgotten)).to_numpy(bool)
+    _refuse_all(selected.rows | _select(journalled, index, train).rows | gone, train)
 
 
 def _train_mask(index: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -168,6 +174,15 @@ def _class_codes(values: list[str], index: pd.DataFrame, labels: pd.Index) -> In
             )
     code_of = {label: code for code, label in enumerate(labels.tolist())}
     return np.asarray([code_of[next(iter(found))] if found else -1 for found in wanted], np.int64)
+
+
+def _refuse_redacted(requests: Sequence[DeletionRequest]) -> None:
+    redacted = [request.request_id for request in requests if request.redacted]
+    if redacted:
+        raise RequestError(
+            f"{len(redacted)} requests were redacted after their receipt, the first {redacted[0]!r}: what they named "
+            "is no longer known, so the version that they were applied in can't be computed from the original again"
+        )
 
 
 def _refuse_unknown(unknown: Iterable[str]) -> None:

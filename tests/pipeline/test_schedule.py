@@ -58,7 +58,7 @@ def test_a_schedule_applies_what_is_pending_in_batches(cycled: Cycled, tmp_path:
         for number in (1, 2):
             finish(project.amnesiac("request", "add", "--random", "3", "--seed", str(number)))
             run = wait_for(serving, log, batch(number))[-1]
-            assert run["parameters"] == {"evaluate": True}
+            assert run["parameters"] == {"evaluate": True, "patient": True}
             assert len(project.version()["requests"]) == 2 + number
             weights.append(project.weights()["unlearned/model.safetensors"])
         assert len(set(weights)) == 3, "each batch made another model"

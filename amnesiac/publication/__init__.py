@@ -1,0 +1,41 @@
+"""Published versions of the model: staged from the last one, kept by content, named by HEAD, swapped in one rename."""
+
+from amnesiac.publication.candidate import (
+    Origin,
+    Subtraction,
+    continues,
+    origin,
+    rounded,
+    state_of,
+    subtract,
+    write_candidate,
+)
+from amnesiac.publication.head import Head, head_of, read_head, swap_head
+from amnesiac.publication.publish import Recovery, groups_of, publish, published_facts, recover, roll_back
+from amnesiac.publication.store import VersionStore, read_staged
+from amnesiac.publication.version import Version, read_positions
+
+__all__ = [
+    "Head",
+    "Origin",
+    "Recovery",
+    "Subtraction",
+    "Version",
+    "VersionStore",
+    "continues",
+    "groups_of",
+    "head_of",
+    "origin",
+    "publish",
+    "published_facts",
+    "read_head",
+    "read_positions",
+    "read_staged",
+    "recover",
+    "roll_back",
+    "rounded",
+    "state_of",
+    "subtract",
+    "swap_head",
+    "write_candidate",
+]

@@ -1,0 +1,183 @@
+"""Deletion batches in the journal: opened over requests, advanced state by state, by one writer at a time.
+
+Each writer gets a number when it opens or takes over a batch (the fence), larger than all before. Whoever holds an
+older one has been taken for dead: it can't advance or publish any more.
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from amnesiac.errors import BatchConflict, DamagedStore, RequestError, StaleWriter
+from amnesiac.requests.database import REMEDY, reading, writing
+from amnesiac.requests.journal import Journal
+from amnesiac.requests.request import timestamp
+from amnesiac.requests.states import STATES, DeletionBatch, Ended, Event, State, check_next
+
+_NOTES: dict[Ended, str] = {"abandoned": "ABANDONED", "rolled back": "ROLLED_BACK"}
+_PUBLISHED: tuple[State, ...] = ("PUBLISHED",)
+_BEFORE_PUBLISHED = STATES[: STATES.index("PUBLISHED")]
+_MEMBERS = "SELECT request_id FROM members JOIN requests USING (number) WHERE batch = ? ORDER BY number"
+_EVENTS = "SELECT state, at, fence, facts FROM events WHERE batch = ? ORDER BY event"
+
+
+class Batches:
+    """The batches of a journal. A batch is finished in the state `last`; at most one may be unfinished."""
+
+    def __init__(self, journal: Journal, last: State = "RECEIPTED") -> None:
+        """Name the journal; nothing is opened or created yet."""
+        self.path, self.last = journal.path, last
+
+    def open(self, request_ids: Collection[str]) -> DeletionBatch:
+        """A new batch in state RECEIVED over journalled requests (none: the version is made anew for other reasons).
+
+        Raises BatchConflict when another batch is unfinished, RequestError when a request isn't journalled.
+        """
+        with writing(self.path) as connection:
+            if unfinished := [batch for batch in _all(connection) if self._unfinished(batch)]:
+                raise BatchConflict(
+                    f"deletion batch {unfinished[0].number} is unfinished ({unfinished[0].state}): "
+                    "run `amnesiac recover`"
+                )
+            fence = _next_fence(connection)
+            insert = "INSERT INTO batches (state, fence) VALUES ('RECEIVED', ?)"
+            number = int(connection.execute(insert, (fence,)).lastrowid or 0)
+            for request_id in dict.fromkeys(request_ids):
+                _join(connection, number, request_id)
+            _note(connection, number, "RECEIVED", fence, {"requests": len(set(request_ids))})
+            return _one(connection, number)
+
+    def take_over(self, batch: DeletionBatch) -> DeletionBatch:
+        """The same batch with a new fence: its former writer can't go on. For recovery, under the writer lock."""
+        with writing(self.path) as connection:
+            connection.execute("UPDATE batches SET fence = ? WHERE batch = ?", (_next_fence(connection), batch.number))
+            return _one(connection, batch.number)
+
+    def advance(self, batch: DeletionBatch, to: State, facts: Mapping[str, Any] | None = None) -> DeletionBatch:
+        """The batch in its next state. Raises BatchConflict for any other state, StaleWriter for an old fence."""
+        with self.advancing(batch, to, facts) as after:
+            pass
+        return after
+
+    @contextmanager
+    def advancing(
+        self, batch: DeletionBatch, to: State, facts: Mapping[str, Any] | None = None
+    ) -> Iterator[DeletionBatch]:
+        """Advance at the end of the block, under the journal's write lock: nobody can take over meanwhile.
+
+        An error in the block undoes it. Raises like `advance`, before the block is entered.
+        """
+        with writing(self.path) as connection:
+            check_next(_current(connection, batch), to)
+            _move(connection, batch, to, facts or {})
+            yield _one(connection, batch.number)
+
+    def abandon(self, batch: DeletionBatch, reason: str) -> DeletionBatch:
+        """End a batch that isn't published: its requests wait for the next one. Raises BatchConflict, StaleWriter."""
+        return self._end(batch, "abandoned", {"reason": reason}, STATES[: STATES.index("PUBLISHED")])
+
+    @contextmanager
+    def rolling_back(self, batch: DeletionBatch, facts: Mapping[str, Any]) -> Iterator[int]:
+        """Yield a fence to put the version before back with; at the end of the block the batch no longer counts.
+
+        Raises BatchConflict when keys were destroyed for the batch, or it isn't published.
+        """
+        with writing(self.path) as connection:
+            fence = _next_fence(connection)
+            connection.execute("UPDATE batches SET fence = ? WHERE batch = ?", (fence, batch.number))
+            _close(connection, _one(connection, batch.number), "rolled back", facts, _PUBLISHED)
+            yield fence
+
+    def current(self) -> DeletionBatch | None:
+        """The unfinished batch; of several (published, where states were added since) the oldest."""
+        return next((batch for batch in self.history() if self._unfinished(batch)), None)
+
+    def history(self) -> tuple[DeletionBatch, ...]:
+        """All batches, the oldest first; raises DamagedStore."""
+        with reading(self.path) as connection:
+            return tuple(_all(connection)) if connection else ()
+
+    def request_states(self) -> dict[str, State]:
+        """The state of every request that is in a batch that counts; all others are RECEIVED."""
+        counting = [batch for batch in self.history() if not batch.ended]
+        return {request_id: batch.state for batch in counting for request_id in batch.request_ids}
+
+    def _unfinished(self, batch: DeletionBatch) -> bool:
+        return not batch.ended and not batch.reached(self.last)
+
+    def _end(
+        self, batch: DeletionBatch, how: Ended, facts: Mapping[str, Any], allowed: Collection[State]
+    ) -> DeletionBatch:
+        with writing(self.path) as connection:
+            _close(connection, _current(connection, batch), how, facts, allowed)
+            return _one(connection, batch.number)
+
+
+def _current(connection: sqlite3.Connection, batch: DeletionBatch) -> DeletionBatch:
+    """The batch as it is now, if the caller is still its writer."""
+    found = _one(connection, batch.number)
+    if found.fence != batch.fence:
+        raise StaleWriter(
+            f"deletion batch {batch.number} was taken over by another writer (fence {found.fence}, this one has "
+            f"{batch.fence}): nothing was changed. Run `amnesiac status`"
+        )
+    return found
+
+
+def _close(
+    connection: sqlite3.Connection, batch: DeletionBatch, how: Ended, facts: Mapping[str, Any],
+    allowed: Collection[State],
+) -> None:  # fmt: skip
+    if batch.ended or batch.state not in allowed:
+        raise BatchConflict(f"deletion batch {batch.number} is {batch.ended or batch.state} and can't be {how}")
+    connection.execute("UPDATE batches SET ended = ? WHERE batch = ?", (how, batch.number))
+    _note(connection, batch.number, _NOTES[how], batch.fence, facts)
+
+
+def _move(connection: sqlite3.Connection, batch: DeletionBatch, to: State, facts: Mapping[str, Any]) -> None:
+    connection.execute("UPDATE batches SET state = ? WHERE batch = ?", (to, batch.number))
+    _note(connection, batch.number, to, batch.fence, facts)
+
+
+def _note(connection: sqlite3.Connection, number: int, state: str, fence: int, facts: Mapping[str, Any]) -> None:
+    row = (number, state, timestamp(datetime.now(UTC)), fence, json.dumps(facts, sort_keys=True))
+    connection.execute("INSERT INTO events (batch, state, at, fence, facts) VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _next_fence(connection: sqlite3.Connection) -> int:
+    connection.execute("UPDATE fence SET value = value + 1")
+    [value] = connection.execute("SELECT value FROM fence").fetchone()
+    return int(value)
+
+
+def _join(connection: sqlite3.Connection, number: int, request_id: str) -> None:
+    insert = "INSERT INTO members SELECT ?, number FROM requests WHERE request_id = ?"
+    if connection.execute(insert, (number, request_id)).rowcount != 1:
+        raise RequestError(f"request {request_id!r} isn't in the journal: file it first")
+
+
+def _one(connection: sqlite3.Connection, number: int) -> DeletionBatch:
+    row = connection.execute("SELECT batch, state, fence, ended FROM batches WHERE batch = ?", (number,)).fetchone()
+    if row is None:
+        raise BatchConflict(f"there is no deletion batch {number} in the journal: run `amnesiac history`")
+    return _batch(connection, *row)
+
+
+def _all(connection: sqlite3.Connection) -> Iterator[DeletionBatch]:
+    for row in connection.execute("SELECT batch, state, fence, ended FROM batches ORDER BY batch").fetchall():
+        yield _batch(connection, *row)
+
+
+def _batch(connection: sqlite3.Connection, number: int, state: State, fence: int, ended: Ended | None) -> DeletionBatch:
+    try:
+        if state not in STATES or ended not in (None, *_NOTES):
+            raise ValueError(f"unknown state {state!r}")
+        rows = connection.execute(_EVENTS, (number,)).fetchall()
+        events = tuple(Event(name, at, by, json.loads(facts)) for name, at, by, facts in rows)
+    except ValueError as error:
+        raise DamagedStore(f"deletion batch {number} can't be read ({error}): {REMEDY}") from error
+    members = tuple(str(row[0]) for row in connection.execute(_MEMBERS, (number,)))
+    return DeletionBatch(number, state, fence, ended, members, events)

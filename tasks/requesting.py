@@ -1,0 +1,123 @@
+"""Deletion requests: file them, tell which are pending, move the pointer that says what the next version covers."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from amnesiac.errors import SpecMismatch
+from amnesiac.requests import (
+    STATES,
+    DeletionRequest,
+    FilingResult,
+    Pointer,
+    RequestDraft,
+    State,
+    draw_random,
+    pending,
+    read_pointer,
+    write_pointer,
+)
+from amnesiac.settings import Settings
+from tasks.catalog import catalog
+from tasks.opaque import opaque
+
+
+class NewRequest(Settings):
+    """A deletion request as a flow parameter. Opaque in the dashboard only if `values` are: prefer `amnesiac request
+    add`.
+
+    Exactly one of: `samples`, `subject`, `classes`, `random_count` (a seeded draw of training samples, for
+    experiments).
+    """
+
+    samples: tuple[str, ...] = ()
+    subject: str | None = None
+    classes: tuple[str, ...] = ()
+    random_count: int | None = None
+    random_seed: int = 0
+
+
+@task(name="file requests", cache_policy=NO_CACHE, persist_result=False)
+@opaque
+def file_new_requests(requests: Sequence[NewRequest]) -> int:
+    """Journal the requests of a flow's parameters; how many of them are new."""
+    if not requests:
+        return 0
+    return len(file_requests([draft(request) for request in requests]).filed)
+
+
+def file_requests(drafts: Sequence[RequestDraft], received: datetime | None = None) -> FilingResult:
+    """Journal requests after checking every id against the prepared data; raises RequestError, and then nothing is
+    filed.
+
+    received: when they came in; now, if None
+    """
+    at = catalog()
+    head, store = at.head(), at.store()
+    forgotten = store.read(head.version).positions() if head else ()
+    return at.open_journal().file(drafts, at.dataset().index, forgotten=forgotten, received=received)
+
+
+def draft(request: NewRequest) -> RequestDraft:
+    """A request as the journal takes it."""
+    if request.random_count is not None:
+        return draw_random(catalog().dataset().index, request.random_seed, count=request.random_count)
+    if request.subject is not None:
+        return RequestDraft("subject", (request.subject,))
+    return RequestDraft("class", request.classes) if request.classes else RequestDraft("samples", request.samples)
+
+
+def plan_requests() -> None:
+    """Let the next version cover everything journalled so far: move the pointer that DVC sees. Under the writer
+    lock.
+
+    Raises SpecMismatch when the journal no longer holds what the pointer names: a journal that was lost must not take
+    deletions back.
+    """
+    journal, path = catalog().open_journal(), catalog().requests
+    if path.exists():
+        _check_held(read_pointer(path))
+    pointer = journal.pointer()
+    if not path.exists() or read_pointer(path) != pointer:
+        write_pointer(path, pointer)
+
+
+def planned_requests(pointer: Pointer) -> tuple[DeletionRequest, ...]:
+    """The journal's requests up to a pointer; none, and no journal needed, for the pointer of an empty one."""
+    return catalog().open_journal().read_prefix(pointer) if pointer.count else ()
+
+
+def applied_requests() -> frozenset[str]:
+    """Ids of the requests that the published version covers: HEAD alone says so."""
+    head = catalog().head()
+    return frozenset(head.requests) if head else frozenset()
+
+
+def pending_requests() -> tuple[DeletionRequest, ...]:
+    """Requests that the published version doesn't cover yet."""
+    return pending(catalog().open_journal().requests(), applied_requests())
+
+
+def request_states() -> dict[str, State]:
+    """The state of every journalled request, in journal order."""
+    applied, states = applied_requests(), catalog().batches().request_states()
+    return {
+        request.request_id: _state(states.get(request.request_id, "RECEIVED"), request.request_id in applied)
+        for request in catalog().open_journal().requests()
+    }
+
+
+def _state(of_batch: State, applied: bool) -> State:
+    """HEAD has the last word on whether a request is published."""
+    if applied == (STATES.index(of_batch) >= STATES.index("PUBLISHED")):
+        return of_batch
+    return "PUBLISHED" if applied else "RECEIVED"
+
+
+def _check_held(pointer: Pointer) -> None:
+    try:
+        catalog().open_journal().read_prefix(pointer)
+    except SpecMismatch as error:
+        raise SpecMismatch(f"{error}. To begin anew with the journal as it is, remove {catalog().requests}") from error
