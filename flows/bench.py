@@ -64,55 +64,104 @@ def forgetting(
         raise typer.Exit(1)
 
 
+@bench.command()
+def store(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    megabytes: Annotated[int, typer.Option(min=1, help="Bytes written for each row length and variant, in MiB.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are taken over them.")] = 5,
+    folder: Annotated[Path | None, typer.Option(help="Where to write; default: the system's temporary folder.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
+) -> None:
+    """Compare encrypted rows with checksums and a plain file. Example: [bold]amnesiac bench store --json[/]"""
+    from benchmarks.store import benchmark
+
+    with _core_errors(), _progress("store") as on_round:
+        result = benchmark(megabytes, rounds, folder, on_round)
+    if as_json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+    else:
+        _print_store(result)
+    if check and not all(target["met"] for target in result["targets"]):
+        raise typer.Exit(1)
+
+
 def _measured(
     profile: str, only: tuple[str, ...], seeds: tuple[int, ...], cache: Path | None, workers: int,
     data_root: Path | None, plot: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run it, with progress on stderr; an error of the core is one line and exit code 1 or 2."""
-    from amnesiac.errors import AmnesiacError, InputError
     from benchmarks.forgetting import PROFILES, Options, benchmark
     from benchmarks.forgetting_plot import check_suffix, write_plot
 
-    try:
+    with _core_errors():
         if plot:
             check_suffix(plot)
-        with _progress() as on_job:
-            result = benchmark(PROFILES[profile], Options(only, seeds, data_root, cache, workers), on_job)
+        with _progress("forgetting") as on_job:
+            result = benchmark(
+                PROFILES[profile], Options(only, seeds, data_root, cache, workers),
+                lambda job, done, total: on_job(job.label, done, total),
+            )  # fmt: skip
         if plot:
             write_plot(plot, result["rows"])
-    except AmnesiacError as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
     return result
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Any, int, int], None]]:
+def _core_errors() -> Iterator[None]:
+    """An error of the core as one line and exit code 1 or 2."""
+    from amnesiac.errors import AmnesiacError, InputError
+
+    try:
+        yield
+    except AmnesiacError as error:
+        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """Runs as they finish, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("forgetting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("runs", total=None)
 
-        def on_job(job: Any, done: int, total: int) -> None:
+        def on_job(label: str, done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
-            bar.console.print(job.label, highlight=False)
+            bar.console.print(label, highlight=False)
 
         yield on_job
 
 
 def _print_tables(result: Mapping[str, Any]) -> None:
     """Means over seeds by case, config and method; then the targets."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    console = _console()
     console.print(_figures_table(result["rows"]), _targets_table(result["targets"]))
     met = sum(target["met"] for target in result["targets"])
     console.print(f"{met} of {len(result['targets'])} targets met", highlight=False)
+
+
+def _console() -> Any:
+    """Stdout, wide enough for the tables where it isn't a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def _print_store(result: Mapping[str, Any]) -> None:
+    """A line a measurement, then how many targets are met."""
+    from rich.table import Table
+
+    console = _console()
+    table = Table("what", "rows", "variant", "n", "seconds", "CPU seconds", "/ plain", "CPU / checksum", box=None)
+    for row in result["rows"]:
+        numbers = (row[name] for name in ("n", "seconds", "cpu_seconds", "ratio", "over_checksum"))
+        table.add_row(row["what"], row["model"], row["variant"], *(_short(number) for number in numbers))
+    met = sum(target["met"] for target in result["targets"])
+    console.print(table, f"{met} of {len(result['targets'])} targets met (CPU seconds over the checksum's)")
 
 
 def _figures_table(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -39,7 +39,6 @@ from amnesiac.training.optimizers import build_optimizer, learning_rate
 from amnesiac.training.spec import EpochRecord, RunSpec, StateDict, TrainingResult
 
 AUGMENTATION = "augmentation.npy"
-_FORGET_THEM = "Add them to the samples to forget: whoever was erased was forgotten before"
 ModelFactory = Callable[[], nn.Module]
 
 
@@ -74,10 +73,9 @@ def train_with_capture(
     """Train and seal the ledger.
 
     With `resume`, goes on from the last completed segment in `plan.scratch` and ends bit-identical to an
-    uninterrupted run. Raises SettingsError, UnsupportedModel or UnsupportedOptimizer before any weight has changed,
-    KeyDestroyed when `data` holds erased samples.
+    uninterrupted run. Raises SettingsError, UnsupportedModel, UnsupportedOptimizer or (erased samples) KeyDestroyed.
     """
-    refuse_erased(data, (), "Run `amnesiac prepare` again: it leaves them out")
+    refuse_erased(data)
     run_id, captured = spec.run_id(plan.settings), _captured(plan.settings, data)
     checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
     if checkpoint is None:
@@ -108,11 +106,8 @@ def retrain_without(
     *,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """The reference: same initialisation, schedule, mini-batches and draws, the samples `forget` left out.
-
-    Raises KeyDestroyed unless every erased sample of `data` is among them.
-    """
-    refuse_erased(data, forget, _FORGET_THEM)
+    """The reference: same start, schedule, mini-batches and draws, without `forget`, which holds all erased samples."""
+    refuse_erased(data, forget)
     model = factory()
     initial = weights_of(model)
     loop = Loop(spec.training, spec.seed, data, _mask(data, forget), "retrain", progress)
@@ -132,11 +127,10 @@ def repair(
     *,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """Fine-tune `weights` on the retained samples for `settings.epochs` (a fraction is a part of an epoch).
-
-    Raises KeyDestroyed unless every erased sample of `data` is in `forget`.
+    """Fine-tune `weights` on the retained samples for `settings.epochs` (a fraction is a part of an epoch); raises
+    KeyDestroyed unless every erased sample of `data` is in `forget`.
     """
-    refuse_erased(data, forget, _FORGET_THEM)
+    refuse_erased(data, forget)
     model = factory()
     model.load_state_dict(dict(weights))
     training = _repair_training(spec, settings)
