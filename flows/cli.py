@@ -142,7 +142,7 @@ def request_add(
     as_json: Json = False,
 ) -> None:
     """File deletion requests. Example: [bold]amnesiac request add --subject mnist-5k-00042[/]"""
-    with ready():
+    with ready(server=False):
         from amnesiac.requests import RequestDraft, draw_random, read_requests
         from flows.console import print_filed
         from tasks.catalog import catalog
@@ -164,7 +164,7 @@ def request_add(
 @request.command("list")
 def request_list(as_json: Json = False) -> None:
     """List the requests and which are pending. Example: [bold]amnesiac request list --json[/]"""
-    with ready():
+    with ready(server=False):
         from flows.console import print_requests
 
         print_requests(as_json)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from amnesiac import durable
-from amnesiac.durable import whole_folder, write_bytes, write_json
+from amnesiac.durable import sweep, whole_folder, write_bytes, write_json
 
 
 class Crash(BaseException):
@@ -151,3 +151,26 @@ def test_names_with_glob_characters(name, tmp_path):
     with pytest.raises(Crash), whole_folder(tmp_path / name):
         raise Crash
     assert (tmp_path / name / "file").read_text() == "old"
+
+
+def test_a_sweep_brings_contents_back_and_removes_what_was_half_written(tmp_path):
+    (tmp_path / ".file.71.partial").write_text("half")
+    made(tmp_path / ".moved.72.partial", "new")
+    made(tmp_path / ".moved.72.old", "old")
+    made(tmp_path / ".kept.73.old", "old")
+    made(tmp_path / "kept", "now")
+    made(tmp_path / ".a.b.7.partial", "half")
+    for name in (".writer.lock", ".file.x.partial", "file.71.partial", ".file.71.partial.txt"):
+        (tmp_path / name).touch()
+    assert sweep(tmp_path) == ["a.b", "file", "kept", "moved"]
+    assert names(tmp_path) == [
+        ".file.71.partial.txt",
+        ".file.x.partial",
+        ".writer.lock",
+        "file.71.partial",
+        "kept",
+        "moved",
+    ]
+    assert [(tmp_path / name / "file").read_text() for name in ("kept", "moved")] == ["now", "old"]
+    assert sweep(tmp_path) == []
+    assert sweep(tmp_path / "nowhere") == []

@@ -131,3 +131,12 @@ def test_a_folder_or_a_binary_file(tmp_path):
 def test_sample_sizes_of_curvature_are_ordered() -> None:
     with pytest.raises(ValidationError, match="largest_sample is below smallest_sample: raise it"):
         CurvatureSettings(smallest_sample=300, largest_sample=200)
+
+
+def test_when_a_scheduled_batch_starts_and_whom_it_tells(params):
+    read = params("recurrence: {minimum_requests: 5, notify_command: [mail, -s, 'a b']}").recurrence
+    assert (read.minimum_requests, read.maximum_wait_seconds, read.alarm_days) == (5, 7 * 86400.0, 7.0)
+    assert read.notify_command == ("mail", "-s", "a b")
+    for text, field in [("minimum_requests: 0", "minimum_requests"), ("notify_command: []", "notify_command")]:
+        with pytest.raises(SettingsError, match=rf"recurrence\.{field}"):
+            params(f"recurrence: {{{text}}}")

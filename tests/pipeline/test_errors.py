@@ -1,6 +1,7 @@
 """What is refused: exit code, a message that names what is wrong, and nothing changed."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from tasks.locking import single_writer
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Done, Project, finish, flow_runs, kill, sha256
+from tests.pipeline.project import Done, Project, ask, finish, flow_runs, kill, sha256
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ def refused(cycled: Cycled, tmp_path_factory: pytest.TempPathFactory) -> Refused
     shutil.rmtree(untrained.data / "model")
     shutil.rmtree(lost.data / "journal")
     damage_rows(damaged)
+    finish(damaged.amnesiac("request", "add", "--random", "3", "--seed", "9"))  # whose rows have to be read
     said = finish(
         unknown.amnesiac("request", "add", "--sample", "nobody-1", "--sample", "nobody-2", code=2),
         untrained.amnesiac("unlearn", code=1),
         lost.amnesiac("unlearn", code=1),
-        damaged.amnesiac("unlearn", "--force", code=1),
+        damaged.amnesiac("publish", code=1),
     )
     return Refused(*zip((unknown, untrained, lost, damaged), said, strict=True))
 
@@ -93,7 +95,28 @@ def test_a_damaged_row_stops_the_deletion_and_dvc_restores_it(cycled: Cycled, re
     assert {"changed outs": {"pipeline_data/ledger": "modified"}} in status.json()["train"]
     finish(project.dvc("checkout", "--quiet", "--force", "pipeline_data/ledger"))
     assert contents(project, "ledger") == contents(cycled.project, "ledger") != {}
-    assert finish(project.dvc("status"))[0].out.strip().endswith("up to date.")
+    assert "train" not in finish(project.dvc("status", "--json"))[0].json()
+
+
+def test_what_failed_is_told_in_full_here_and_opaquely_to_prefect(cycled: Cycled, refused: Refused) -> None:
+    """The message names samples: the whole of it is on the command line, none of it in Prefect's database."""
+    project, said = refused.damaged
+    assert re.search(r"rows belong to samples 'mnist-5k-\d{5}' to 'mnist-5k-\d{5}'", said.err.rpartition("error: ")[2])
+    server = cycled.project.server
+    assert server is not None
+    failed = [run for run in flow_runs(server) if run["state"]["type"] == "FAILED"]
+    messages = [run["state"]["message"] for run in failed]
+    assert any("DamagedRow: the message may name samples" in message for message in messages)
+    logs = [log["message"] for log in ask(server, "logs/filter", sort="TIMESTAMP_DESC")]
+    assert any("DamagedRow: the message may name samples" in log for log in logs)
+    assert not [text for text in messages + logs if re.search(r"mnist-5k-\d{5}", text)]
+
+
+def test_a_failed_run_leaves_no_batch_open(refused: Refused) -> None:
+    project, _ = refused.damaged
+    [found] = finish(project.amnesiac("status", "--json"))
+    assert found.json()["unfinished"] is None
+    assert found.json()["requests"] == {"PUBLISHED": 2, "RECEIVED": 1}
 
 
 def test_bad_usage_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def repeated(cycled: Cycled, tmp_path_factory: pytest.TempPathFactory) -> Repeat
     assert not (cloned.data / "unlearned").exists()
     # with a later request in it, which must not be applied at the older commit
     shutil.copytree(continued.data / "journal", cloned.data / "journal")
-    finish(continued.amnesiac("unlearn"), cloned.dvc("repro"))
+    finish(continued.amnesiac("publish"), cloned.dvc("repro"))
     return Repeated(continued, continued.commit("second batch"), cloned, refused, serverless, trained_at)
 
 
@@ -81,6 +81,23 @@ def test_last_weeks_weights_come_back_from_the_cache(cycled: Cycled, repeated: R
     finish(project.dvc("checkout", "--quiet"))
     assert project.weights() == {name: digest for name, digest in now.items() if name in project.weights()}
     assert len(project.version()["requests"]) == 3
+
+
+def test_an_older_version_is_computed_again_and_head_stays(cycled: Cycled, repeated: Repeated) -> None:
+    """HEAD has applied three requests; the old commit's pointer names two."""
+    project = repeated.continued
+    published = (project.data / "published/HEAD.json").read_bytes()
+    assert len(json.loads(published)["head"]["requests"]) == 3
+    project.git("checkout", "--quiet", cycled.commit)
+    finish(project.dvc("repro", "--single-item", "--force", "unlearn"))
+    mine, theirs = project.weights(), cycled.project.weights()
+    assert {name: mine[name] for name in mine if name.startswith("unlearned")} == {
+        name: theirs[name] for name in theirs if name.startswith("unlearned")
+    }
+    assert project.version() == cycled.project.version()
+    assert (project.data / "published/HEAD.json").read_bytes() == published
+    project.git("checkout", "--quiet", "--force", repeated.commit)
+    finish(project.dvc("checkout", "--quiet", "--force"))
 
 
 def test_from_nothing_but_git_and_the_journal_the_same_bits_arise(cycled: Cycled, repeated: Repeated) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from amnesiac.hashing import hash_json
 from amnesiac.models import load_weights
 from flows.cli import app
 from tests.pipeline.project import Done, Project, create, finish
@@ -47,7 +48,7 @@ def verified(started: Project, tmp_path_factory: pytest.TempPathFactory) -> Veri
     for old, new in SETTLED.items():
         project.edit(old, new)
     [printed] = finish(project.amnesiac("cycle", "--random-people", "1", "--forget-class", "3"))
-    damaged = without(project, folder / "damaged", "unlearned/correction.safetensors")
+    damaged = without(project, folder / "damaged", f"{of_head(project)}/correction.safetensors")
     damage_rows(damaged)
     return Verified(project, printed, *finish(project.amnesiac("verify", "--json"), damaged.amnesiac("verify", code=1)))
 
@@ -73,6 +74,12 @@ def without(project: Project, root: Path, *names: str) -> Project:
     return replace(project, root=root)
 
 
+def of_head(project: Project) -> str:
+    """The folder of the published version, below pipeline_data."""
+    head = json.loads((project.data / "published/HEAD.json").read_text())["head"]
+    return f"published/versions/{head['version']}"
+
+
 def run(project: Project, *words: str) -> Result:
     """The command in this process, which has imported everything already."""
     return CliRunner().invoke(app, words, env={"AMNESIAC_PROJECT": str(project.root)})
@@ -93,13 +100,13 @@ def test_after_a_sample_and_a_class_were_deleted(verified: Verified) -> None:
     found, version = verified.whole.json(), verified.project.version()
     assert (found["identical"], found["problems"], found["largest_difference"]) == (True, [], 0.0)
     assert found["forgotten"] == version["samples"] >= N / 10
-    assert found["weights"] == str(verified.project.data / "unlearned/model.safetensors")
+    assert found["weights"] == str(verified.project.data / of_head(verified.project) / "model.safetensors")
     assert found["surviving"] == found["read"] == N - version["samples"]
     assert version["correction_sha256"], "a whole class takes other rows than those that the base adds up"
 
 
 def test_before_any_deletion_the_trained_model_is_verified(verified: Verified, tmp_path: Path) -> None:
-    said = run(without(verified.project, tmp_path / "undeleted", "unlearned"), "verify")
+    said = run(without(verified.project, tmp_path / "undeleted", "unlearned", "published"), "verify")
     assert said.exit_code == 0
     counts = f"0 samples deleted, {N} left, {N} of their rows read"
     assert f"model/model.safetensors is base minus surviving rows, bit for bit ({counts})" in said.output
@@ -116,8 +123,8 @@ def test_with_nothing_there_it_says_what_to_run(verified: Verified, tmp_path: Pa
 def test_damage_is_named(verified: Verified) -> None:
     lines = [line for line in verified.damaged.out.splitlines() if line.startswith("- ")]
     assert sum("rows.zarr: row " in line and "is damaged" in line for line in lines) == 20
-    assert any("unlearned/correction.safetensors is missing" in line for line in lines)
-    assert "22 things are wrong" in verified.damaged.out
+    assert sum("correction.safetensors is missing" in line for line in lines) == 2, "as a file, and in the identity"
+    assert "23 things are wrong" in verified.damaged.out
 
 
 def test_without_the_journal_nobody_knows_which_samples_were_deleted(verified: Verified, tmp_path: Path) -> None:
@@ -127,8 +134,37 @@ def test_without_the_journal_nobody_knows_which_samples_were_deleted(verified: V
     assert "restore the journal from a backup" in problem
 
 
-def test_what_the_published_version_must_say(verified: Verified, tmp_path: Path) -> None:
-    project = without(verified.project, tmp_path / "altered")
+def test_head_ledger_and_journal_must_be_of_one_piece(verified: Verified, tmp_path: Path) -> None:
+    project = without(verified.project, tmp_path / "head")
+    path = project.data / "published/HEAD.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"batch": 1', '"batch": 2'))
+    assert "HEAD.json was altered" in run(project, "verify").output.replace("\n", " ")
+    for changes, problem in [
+        ({"ledger_roots": {"settled": "0"}}, "doesn't say what version"),
+        ({"version": "0" * 64}, "version 000000000000 isn't in"),
+    ]:
+        head = json.loads(whole)["head"] | changes
+        path.write_text(json.dumps({"head": head, "sha256": hash_json(head)}))
+        said = run(project, "verify", "--json")
+        assert said.exit_code == 1
+        assert problem in json.loads(said.output)["problems"][0]
+    path.write_text(whole)
+    (project.data / of_head(project) / "master.safetensors").write_bytes(b"")
+    said = run(project, "verify", "--json")
+    [problem] = json.loads(said.output)["problems"]
+    assert (said.exit_code, "master.safetensors is missing or was altered" in problem) == (1, True)
+
+
+def test_what_is_only_staged_is_verified_until_something_is_published(verified: Verified, tmp_path: Path) -> None:
+    said = run(without(verified.project, tmp_path / "staged", "published"), "verify", "--json")
+    found = json.loads(said.output)
+    assert (said.exit_code, found["identical"]) == (0, True)
+    assert found["weights"].endswith("unlearned/model.safetensors")
+
+
+def test_what_the_staged_version_must_say(verified: Verified, tmp_path: Path) -> None:
+    project = without(verified.project, tmp_path / "altered", "published")
     version, path = project.version(), project.data / "unlearned/version.json"
     path.write_text(json.dumps(version | {"method": "per-sample-delta"}))
     said = run(project, "verify")
@@ -156,11 +192,14 @@ def test_a_flagged_deletion_is_published_as_the_settings_say(
     version, made = project.version(), {path.name for path in (project.data / "unlearned").glob("*.safetensors")}
     assert (version["confidence"]["verdict"], version["published"]) == (verdict, published)
     assert version["confidence"]["share"] == version["samples"] / N
-    assert made == {"model.safetensors", "correction.safetensors", *repaired(act), published}
+    assert made == {"model.safetensors", "correction.safetensors", *ALWAYS, *repaired(act), published}
     reason, flag = version["confidence"]["reason"], verdict.replace("_", " ")
     [line] = [line for line in printed.err.splitlines() if "the deletion batch" in line]
     assert "WARNING" in line
     assert f"the deletion batch {flag}: {reason}; published: {published}" in line
+
+
+ALWAYS = {"master.safetensors", "forgotten.safetensors"}
 
 
 def repaired(act: str) -> set[str]:
