@@ -13,7 +13,7 @@ from tasks.catalog import PARAMS, READS, STAGES, WRITES, Catalog
 ROOT = Path(__file__).parents[2]
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 CATALOG = Catalog(ROOT)
-# Not DVC's: params.yaml is git's, the journal holds ids, no checkout may take back what is published, keys must never be
+# Not DVC's: params.yaml is git's, the journal holds ids, no checkout may take back what is published, keys never
 # in a cache or remote, timings differ from run to run, scratch is unfinished
 NOT_DVCS = {"params_file", "journal", "published", "keys", "timings", "scratch"}
 
