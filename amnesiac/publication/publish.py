@@ -48,8 +48,8 @@ def publish(batches: Batches, batch: DeletionBatch, store: VersionStore, staged:
 def roll_back(batches: Batches, store: VersionStore) -> Head:
     """Publish HEAD's predecessor again; the requests of the batch between them are received, not applied, again.
 
-    Raises InputError when there is no predecessor, BatchConflict when keys were destroyed since or a batch is under
-    way, SpecMismatch when the predecessor was purged.
+    Raises InputError when there is no predecessor, BatchConflict when keys were destroyed since, SpecMismatch
+    when the predecessor was purged.
     """
     now = read_head(store)
     if now is None or now.predecessor is None:

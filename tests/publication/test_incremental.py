@@ -1,5 +1,7 @@
 """Each batch goes on from HEAD and reads only its own rows; together they are one batch of all, bit for bit."""
 
+import shutil
+
 import pytest
 
 from amnesiac.errors import RequestError
@@ -116,3 +118,20 @@ def test_nothing_deleted_is_the_trained_model(project):
     project.stage()
     weights = load_weights(project.root / MODEL)
     assert bits(load_weights(project.staged / MODEL)) == bits(weights)
+
+
+def test_after_training_anew_all_requests_are_applied_to_the_new_run(project, train_method):
+    project.file("s1", "s2")
+    old = project.run()
+    other = train_method("settled", seed=5)
+    for name in ("ledger", MODEL):
+        path = project.root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (other.root / name).rename(path)
+    project.file("s3")
+    new = project.run()
+    version = project.store.read(new.version)
+    assert (new.predecessor, new.run_id != old.run_id) == (old.version, True)
+    assert version.positions() == (1, 2, 3)
+    assert identity(project).problems == ()
+    assert [batch.request_ids for batch in project.batches.history()] == [old.requests, new.requests[1:]]
