@@ -12,12 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from flows.bench import bench
+from flows.receipts_cli import receipt, recipient
 from tasks.prefect_environment import configure
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 request = typer.Typer(no_args_is_help=True, help="File and list deletion requests.")
 app.add_typer(request, name="request")
 app.add_typer(bench, name="bench")
+app.add_typer(receipt, name="receipt")
+app.add_typer(recipient, name="recipient")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Run even if DVC calls the stage up to date.")]

@@ -18,7 +18,9 @@ from flows.cli import app
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 REPORTING = {
-    "bench forgetting", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list"
+    "bench forgetting", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
+    "receipt list", "receipt show", "receipt verify", "receipt page",
+    "recipient add", "recipient notified", "recipient list",
 }  # fmt: skip
 UNTIL_STOPPED = {"serve", "dashboard"}
 

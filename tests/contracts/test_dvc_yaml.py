@@ -13,8 +13,8 @@ from tasks.catalog import PARAMS, READS, STAGES, WRITES, Catalog
 ROOT = Path(__file__).parents[2]
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 CATALOG = Catalog(ROOT)
-# Not DVC's: params.yaml is git's, the journal holds ids, timings differ from run to run, scratch is unfinished; a checkout
-# must never take back a tombstone or a receipt, and a private key goes nowhere
+# Not DVC's: params.yaml is git's, the journal holds ids, timings differ from run to run, scratch is unfinished; no
+# checkout may take back a tombstone or a receipt, and a private key goes nowhere
 NOT_DVCS = {"params_file", "journal", "timings", "scratch", "tombstones", "receipts", "signing"}
 
 

@@ -14,7 +14,7 @@ CORE = sorted((ROOT / "amnesiac").rglob("*.py"))
 FLOWS = sorted(
     path
     for path in (ROOT / "flows").glob("*.py")
-    if path.name not in {"__init__.py", "bench.py", "cli.py", "console.py", "deployments.py"}
+    if path.name not in {"__init__.py", "bench.py", "cli.py", "console.py", "deployments.py", "receipts_cli.py"}
 )
 OF_A_FLOW = {"prefect", "tasks", "flows", "typing", "collections"}
 IMPORT_ALL = """
