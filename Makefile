@@ -48,5 +48,5 @@ bench: install  ## how near forgetting lands to retraining, MNIST-5k, 5 minutes 
 table1: install  ## MNIST (60,000), the paper's small CNN, forget class 3 with each method: the paper's Table 1 beside ours
 	python benchmarks/table1.py
 
-clean:  ## remove what the pipeline has computed here (data, models, ledger, runs); requests, HEAD and keys stay
-	rm -rf .prefect $(filter-out pipeline_data/README.md pipeline_data/requests.json pipeline_data/journal pipeline_data/published pipeline_data/keys,$(wildcard pipeline_data/*))
+clean:  ## remove what the pipeline has computed here (data, models, ledger, runs); requests, HEAD, keys and receipts stay
+	rm -rf .prefect $(filter-out pipeline_data/README.md pipeline_data/requests.json pipeline_data/journal pipeline_data/published pipeline_data/keys pipeline_data/receipts pipeline_data/signing,$(wildcard pipeline_data/*))

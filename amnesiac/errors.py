@@ -49,6 +49,14 @@ class UnknownSample(RequestError):
     """Ids, subjects or classes that the data set doesn't hold; the message lists them."""
 
 
+class ReceiptError(InputError):
+    """The facts of a receipt, or an entry of the recipients' register, are malformed."""
+
+
+class PurgeRefused(InputError):
+    """What was to be removed lies outside of the places given, or other projects need it; nothing was removed."""
+
+
 class StoreError(AmnesiacError):
     """A store on disk can't be used."""
 
@@ -69,6 +77,14 @@ class SpecMismatch(StoreError):
 
 class DamagedStore(StoreError):
     """Metadata or files of the store are missing or altered."""
+
+
+class DamagedReceipt(DamagedStore):
+    """A receipt, or the chain it belongs to, was altered, or isn't signed by the key given."""
+
+
+class SigningKeyError(StoreError):
+    """The key that signs receipts is missing, open to others or altered."""
 
 
 class DamagedRow(DamagedStore):

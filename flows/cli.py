@@ -12,6 +12,7 @@ import typer
 
 from flows.bench import bench
 from flows.operations import Json, history, publish, recover, rollback, status
+from flows.receipts_cli import receipt, recipient
 from flows.session import ready
 from tasks.prefect_environment import configure
 
@@ -21,6 +22,8 @@ app.add_typer(request, name="request")
 app.add_typer(bench, name="bench")
 for operation in (publish, recover, rollback, status, history):
     app.command()(operation)
+app.add_typer(receipt, name="receipt")
+app.add_typer(recipient, name="recipient")
 
 Force = Annotated[bool, typer.Option("--force", help="Run even if DVC calls the stage up to date.")]
 Port = Annotated[int, typer.Option(help="Port of the local Prefect server, where none is running.")]

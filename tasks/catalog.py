@@ -78,6 +78,21 @@ class Catalog:
         return Path(elsewhere).absolute() if elsewhere else self._data("keys")
 
     @property
+    def tombstones(self) -> Path:
+        """Folder of the tombstones: keyed hashes of erased ids, beside the journal."""
+        return self._data("journal")
+
+    @property
+    def receipts(self) -> Path:
+        """The chain of signed receipts, and the public keys that verify them."""
+        return self._data("receipts")
+
+    @property
+    def signing(self) -> Path:
+        """The private key that signs receipts, apart from them: a folder of receipts may be given away."""
+        return self._data("signing")
+
+    @property
     def requests(self) -> Path:
         """The pointer into the journal: which requests the next version covers. In git."""
         return self._data("requests.json")

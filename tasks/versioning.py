@@ -34,7 +34,7 @@ def stale_stages(project: Path, patience: float = 10.0) -> frozenset[str]:
     A stage further down is stale only once what it reads has changed, so ask again after each stage. Waits
     up to `patience` seconds for another dvc command to end; raises VersioningError.
     """
-    report = _dvc(project, patience, "status", "--json")
+    report = run_dvc(project, patience, "status", "--json")
     try:
         return frozenset(json.loads(report))
     except json.JSONDecodeError as error:
@@ -50,7 +50,7 @@ def record_stages(project: Path, names: Collection[str], patience: float = 60.0)
     """
     if not names:
         return  # without names `dvc commit` would bless everything
-    _dvc(project, patience, "commit", "--force", "--", *sorted(names))
+    run_dvc(project, patience, "commit", "--force", "--", *sorted(names))
     left = stale_stages(project, patience) & set(names)
     if left:
         raise VersioningError(
@@ -59,8 +59,11 @@ def record_stages(project: Path, names: Collection[str], patience: float = 60.0)
         )
 
 
-def _dvc(project: Path, patience: float, *arguments: str) -> str:
-    """Run dvc and return what it prints; while another dvc command holds a lock, try again until `patience` is over."""
+def run_dvc(project: Path, patience: float, *arguments: str) -> str:
+    """Run dvc and return what it prints; while another dvc command holds a lock, try again until `patience` is over.
+
+    Raises VersioningError with DVC's own words.
+    """
     _refuse_nesting()
     deadline = time.monotonic() + patience
     while True:

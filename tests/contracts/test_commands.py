@@ -21,6 +21,8 @@ REPORTING = {
     "bench forgetting", "bench store", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add",
     "request list",
     "publish", "recover", "rollback", "status", "history",
+    "receipt list", "receipt show", "receipt verify", "receipt page",
+    "recipient add", "recipient notified", "recipient list",
 }  # fmt: skip
 UNTIL_STOPPED = {"serve", "dashboard"}
 

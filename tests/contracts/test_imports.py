@@ -15,7 +15,16 @@ FLOWS = sorted(
     path
     for path in (ROOT / "flows").glob("*.py")
     if path.name
-    not in {"__init__.py", "bench.py", "cli.py", "console.py", "deployments.py", "operations.py", "session.py"}
+    not in {
+        "__init__.py",
+        "bench.py",
+        "cli.py",
+        "console.py",
+        "deployments.py",
+        "operations.py",
+        "receipts_cli.py",
+        "session.py",
+    }  # fmt: skip
 )
 OF_A_FLOW = {"prefect", "tasks", "flows", "typing", "collections"}
 IMPORT_ALL = """
