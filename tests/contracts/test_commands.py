@@ -18,7 +18,8 @@ from flows.cli import app
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 REPORTING = {
-    "bench forgetting", "bench store", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list"
+    "bench forgetting", "bench store", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add",
+    "request list",
 }  # fmt: skip
 UNTIL_STOPPED = {"serve", "dashboard"}
 
