@@ -106,6 +106,10 @@ def test_no_sample_id_leaves_the_journal(cycled: Cycled) -> None:
         assert not re.findall(SAMPLE_ID, path.read_bytes()), path
     for name in ("params.yaml", "dvc.lock", "pipeline_data/requests.json", "pipeline_data/unlearned/version.json"):
         assert not re.findall(SAMPLE_ID, (project.root / name).read_bytes()), name
+    for name in ("prepared", "model", "ledger", "unlearned", "keys", "evaluation"):
+        files = [path for path in (project.data / name).rglob("*") if path.is_file()]
+        assert files, name
+        assert not [path for path in files if re.search(SAMPLE_ID, path.read_bytes())]
     assert not re.findall(SAMPLE_ID, project.git("log", "--all", "--patch").encode())
     assert set(project.git("ls-files").split()) == {
         ".dvc/.gitignore", ".dvc/config", ".dvcignore", ".gitignore", "dvc.lock", "dvc.yaml", "params.yaml",

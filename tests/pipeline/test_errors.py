@@ -22,25 +22,30 @@ class Refused:
     unknown_id: tuple[Project, Done]
     untrained: tuple[Project, Done]
     lost_journal: tuple[Project, Done]
+    lost_keys: tuple[Project, Done]
     damaged: tuple[Project, Done]
 
 
 @pytest.fixture(scope="module")
 def refused(cycled: Cycled, tmp_path_factory: pytest.TempPathFactory) -> Refused:
     folder = tmp_path_factory.mktemp("refused")
-    names = ("unknown", "untrained", "lost-journal", "damaged")
-    unknown, untrained, lost, damaged = (cycled.project.copy(folder / name, cycled.project.server) for name in names)
+    names = ("unknown", "untrained", "lost-journal", "lost-keys", "damaged")
+    unknown, untrained, lost, keyless, damaged = (
+        cycled.project.copy(folder / name, cycled.project.server) for name in names
+    )
     shutil.rmtree(untrained.data / "model")
     shutil.rmtree(lost.data / "journal")
+    shutil.rmtree(keyless.data / "keys")
     damage_rows(damaged)
     finish(damaged.amnesiac("request", "add", "--random", "3", "--seed", "9"))  # whose rows have to be read
     said = finish(
         unknown.amnesiac("request", "add", "--sample", "nobody-1", "--sample", "nobody-2", code=2),
         untrained.amnesiac("unlearn", code=1),
         lost.amnesiac("unlearn", code=1),
+        keyless.amnesiac("unlearn", "--force", code=1),
         damaged.amnesiac("publish", code=1),
     )
-    return Refused(*zip((unknown, untrained, lost, damaged), said, strict=True))
+    return Refused(*zip((unknown, untrained, lost, keyless, damaged), said, strict=True))
 
 
 def shard(project: Project) -> Path:
@@ -85,10 +90,19 @@ def test_a_lost_journal_takes_no_deletion_back(cycled: Cycled, refused: Refused)
     assert contents(project, "unlearned") == contents(cycled.project, "unlearned")
 
 
+def test_without_its_keys_nothing_is_read_and_no_new_ones_are_made(cycled: Cycled, refused: Refused) -> None:
+    project, said = refused.lost_keys
+    message = said.err.rpartition("error: ")[2]
+    assert f"no key store at {project.data / 'keys'}" in message
+    assert "Restore its backup there, or set AMNESIAC_KEYS" in message
+    assert not (project.data / "keys").exists()
+    assert contents(project, "unlearned") == contents(cycled.project, "unlearned")
+
+
 def test_a_damaged_row_stops_the_deletion_and_dvc_restores_it(cycled: Cycled, refused: Refused) -> None:
     project, said = refused.damaged
     message = said.err.rpartition("error: ")[2]
-    assert "of 'delta' is damaged: checksum differs" in message
+    assert "of 'delta' is damaged: its authentication tag differs" in message
     assert "Restore it with `dvc checkout`" in message
     assert contents(project, "unlearned") == contents(cycled.project, "unlearned")
     [status] = finish(project.dvc("status", "--json"))
