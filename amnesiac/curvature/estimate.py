@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from amnesiac.capture.blocks import Block
 from amnesiac.capture.hooks import GradientTap
 from amnesiac.capture.layers import Factors, LayerGradient
-from amnesiac.curvature.basis import Basis, eigenvectors
+from amnesiac.curvature.basis import Basis, blocks_of, eigenvectors
 from amnesiac.curvature.whitening import Whitening
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import numpy_generator, torch_generator
 
 _BATCH = 128
 _BASIS_SNAPSHOTS = 4
+_LARGEST_BATCH = 1 << 24  # numbers of whole gradients of a mini-batch; where there are more,
+_PART = 1 << 21  # so many at a time, that they stay in the processor's cache
 _LARGEST_TABLE = 1 << 26  # numbers of a layer's eigenvalues by class, all segments: 256 MiB
 
 
@@ -118,8 +120,10 @@ def _basis(left: Tensor | float, right: Tensor | float, whitening: Whitening, pr
     if not isinstance(left, Tensor) or not isinstance(right, Tensor):
         return Basis(None, None, whitening.root)
     assert whitening.left is not None and whitening.right is not None
-    sides = ((left, whitening.left), (right, whitening.right))
-    return Basis(*(s[:, None] * eigenvectors(s[:, None] * m * s[None, :], probe.largest_factor) for m, s in sides))
+    parts = [blocks_of(matrix, probe.largest_factor) for matrix in (left, right)]
+    sides = zip((left, right), (whitening.left, whitening.right), parts, strict=True)
+    found = [scale[:, None] * eigenvectors(scale[:, None] * m * scale[None, :], own) for m, scale, own in sides]
+    return Basis(found[0], found[1], None, *parts)
 
 
 def _eigenvalues(
@@ -145,14 +149,24 @@ def add_squares(table: Tensor, gradient: LayerGradient, block: Block, basis: Bas
     """
     marks = touched[:, : len(table)]
     if isinstance(gradient, Factors) and gradient.left.shape[1] == 1:
-        assert basis.left is not None and basis.right is not None
-        left, right = (gradient.left[:, 0] @ basis.left).square(), (gradient.right[:, 0] @ basis.right).square()
+        inside = basis.factors_into(Factors(gradient.left[:, 0], gradient.right[:, 0]))
+        left, right = inside.left.square(), inside.right.square()
         for column in range(len(table)):  # one outer product a sample: its square is the squares' outer product
             own = marks[:, column].bool()
             table[column] += left[own].T @ right[own]
         return
-    inside = _dense(gradient, block, basis)
-    table += (marks.T @ inside.square().flatten(1)).reshape(table.shape)
+    size = len(marks) if len(marks) * block.numel <= _LARGEST_BATCH else max(1, _PART // block.numel)
+    for rows in torch.split(torch.arange(len(marks)), size):
+        inside_rows = _dense(_rows(gradient, rows, len(marks)), block, basis)
+        table += (marks[rows].T @ inside_rows.square_().flatten(1)).reshape(table.shape)
+
+
+def _rows(gradient: LayerGradient, rows: Tensor, count: int) -> LayerGradient:
+    if len(rows) == count:
+        return gradient
+    if isinstance(gradient, Factors):
+        return Factors(gradient.left[rows], gradient.right[rows])
+    return {name: own[rows] for name, own in gradient.items()}
 
 
 def _dense(gradient: LayerGradient, block: Block, basis: Basis) -> Tensor:
@@ -160,10 +174,9 @@ def _dense(gradient: LayerGradient, block: Block, basis: Basis) -> Tensor:
     if not isinstance(gradient, Factors):
         return basis.into(torch.cat([gradient[name.rpartition(".")[2]].flatten(1) for name in block.parameters], 1))
     positions, (d_out, d_in) = gradient.left.shape[1], (gradient.left.shape[2], gradient.right.shape[2])
-    if positions * (d_out**2 + d_in**2) > d_out * d_in * (d_out + d_in):
+    if positions * basis.work > d_out * d_in * (d_out + d_in):
         return basis.into(gradient.dense())
-    assert basis.left is not None and basis.right is not None
-    return (gradient.left @ basis.left).transpose(1, 2) @ (gradient.right @ basis.right)
+    return basis.factors_into(gradient).dense()
 
 
 def _gradients(probe: Probe, segment: int) -> Iterator[tuple[dict[str, LayerGradient], Tensor]]:

@@ -18,7 +18,7 @@ Both are means over several pilots.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amnesiac.curvature.damping import Kappa, settle_inside
+from amnesiac.curvature.damping import Kappa, damping
 from amnesiac.curvature.estimate import Probe
 from amnesiac.curvature.matrices import to_flat
 from amnesiac.curvature.stored import RunCurvature
@@ -39,6 +39,8 @@ HIDDEN = (1.0, 2.0, 4.0, 8.0, 16.0)
 TARGET = 1.4
 _PILOTS = 3
 _SHOWN = 300
+WIDE = 1 << 20  # parameters from which on not every kappa is tried
+Rows = npt.NDArray[np.int64]
 Sums = Callable[[npt.NDArray[np.int64]], list[Tensor]]
 
 
@@ -70,22 +72,28 @@ class Pilot:
 
     def few(self, given: float | None, progress: Progress) -> Choice:
         """Kappa for forget sets that take a small part of each class; `given` is not searched for."""
-        generator, values = numpy_generator(self.probe.seed, "pilots"), FEW if given is None else (given,)
-        found = []
-        for pilot in range(_PILOTS):
-            drawn = generator.choice(self.candidates, max(1, len(self.candidates) // 10), replace=False)
-            found.append(self._few_trials(values, np.sort(drawn), self._others(drawn, generator)))
-            progress("pilot deletions", pilot + 1, _PILOTS)
-        means = np.mean(found, 0)
-        best = int(means[:, 0].argmin())
-        return Choice(Kappa(values[best], values[best]), *means[best, 1:].tolist())
+        generator, drawn, others = numpy_generator(self.probe.seed, "pilots"), [], []
+        for _ in range(_PILOTS):
+            own = generator.choice(self.candidates, max(1, len(self.candidates) // 10), replace=False)
+            drawn.append(np.sort(own))
+            others.append(self._others(own, generator))
+        score, counter = self._few_score(drawn, others), iter(range(1, len(FEW) + 1))
+
+        def counted(value: float) -> float:
+            progress("pilot deletions", next(counter), len(FEW) if given is None else 1)
+            return float(score(value)[0])
+
+        values = FEW if given is None else (given,)
+        best = walk(values, TARGET, counted) if self._wide and given is None else min(values, key=counted)
+        return Choice(Kappa(best, best), *score(best)[1:].tolist())
 
     def whole(self, given: float | None, progress: Progress) -> Choice:
         """Kappa for forget sets that take whole classes: the best output, hidden, output in turn."""
         generator = numpy_generator(self.probe.seed, "class pilots")
         labels = self.probe.labels.numpy()[self.candidates]
         classes = generator.permutation(np.unique(labels))[:_PILOTS]
-        pilots = [self._class_pilot(c, self.candidates[labels == c], generator) for c in classes.tolist()]
+        members = [self.candidates[labels == c] for c in classes]
+        pilots = self._class_pilots(classes.tolist(), members, generator)
         best = Kappa(0.5, 4.0) if given is None else Kappa(given, given)
         for turn in range(3 if given is None else 0):
             tried = [Kappa(v, best.hidden) for v in OUTPUT] if turn != 1 else [Kappa(best.output, v) for v in HIDDEN]
@@ -96,46 +104,64 @@ class Pilot:
         damage, norm = np.mean([pilot(best)[2:] for pilot in pilots], 0).tolist()
         return Choice(best, damage, norm)
 
-    def _few_trials(
-        self, values: Sequence[float], drawn: npt.NDArray[np.int64], others: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
-        """J, damage and norm of each kappa, `[kappas, 3]`."""
-        sums, shown = self._inside(drawn), drawn[:_SHOWN]
-        before = self._log_softmax(self.final, others)
-        target = self._log_softmax(self._few_model(sums, TARGET), shown)
-        trials = []
-        for value in values:
-            model = self._few_model(sums, value)
-            damage = _kl(before, self._log_softmax(model, others))
-            trials.append((_kl(target, self._log_softmax(model, shown)) + damage, damage, self._norm(model)))
-        return np.array(trials)
+    def _few_score(self, drawn: Sequence[Rows], others: Sequence[Rows]) -> Callable[[float], npt.NDArray[np.float64]]:
+        """J, damage and norm of a kappa, `[3]`, means over pilots that delete `drawn`."""
+        sums, shown = [self._inside(own) for own in drawn], [own[:_SHOWN] for own in drawn]
+        before = [self._log_softmax(self.final, rows) for rows in others]
 
-    def _few_model(self, sums: Sequence[Tensor], value: float) -> dict[str, Tensor]:
-        return self._deleted([self._layer(k, sums[k], Kappa(value, value), None) for k in self._layers])
+        def models(value: float) -> list[dict[str, Tensor]]:
+            parts = [self._layers_of(k, [own[k] for own in sums], value, [None] * len(sums)) for k in self._layers]
+            return [self._deleted(own) for own in zip(*parts, strict=True)]
+
+        targets = [self._log_softmax(model, own) for model, own in zip(models(TARGET), shown, strict=True)]
+
+        @cache
+        def score(value: float) -> npt.NDArray[np.float64]:
+            trials = []
+            for k, model in enumerate(models(value)):
+                damage = _kl(before[k], self._log_softmax(model, others[k]))
+                forgetting = _kl(targets[k], self._log_softmax(model, shown[k]))
+                trials.append((forgetting + damage, damage, self._norm(model)))
+            means: npt.NDArray[np.float64] = np.mean(trials, 0)
+            return means
+
+        return score
 
     def _norm(self, weights: Mapping[str, Tensor]) -> float:
         names = [name for block in self.curvature.blocks for name in block.parameters]
         return float(sum((weights[name] - self.final[name]).square().sum() for name in names) ** 0.5)
 
+    def _class_pilots(
+        self, labels: Sequence[int], members: Sequence[Rows], generator: np.random.Generator
+    ) -> list[Callable[[Kappa], tuple[float, float, float, float]]]:
+        """For each class: J of a kappa, the share of its samples still predicted as the class, damage, norm."""
+        forgotten = [F.one_hot(torch.tensor(label), len(self.curvature.counts)).float() for label in labels]
+        sums = [self._inside(own) for own in members]
+
+        @cache
+        def parts(layer: int, value: float) -> list[Tensor]:
+            return self._layers_of(layer, [own[layer] for own in sums], value, forgotten)
+
+        def deleted(pilot: int, kappa: Kappa) -> dict[str, Tensor]:
+            output = self.curvature.output_layer
+            values = (kappa.output if k == output else kappa.hidden for k in self._layers)
+            return self._deleted([parts(k, value)[pilot] for k, value in enumerate(values)])
+
+        return [
+            self._class_pilot(label, own, generator, partial(deleted, pilot))
+            for pilot, (label, own) in enumerate(zip(labels, members, strict=True))
+        ]
+
     def _class_pilot(
-        self, label: int, members: npt.NDArray[np.int64], generator: np.random.Generator
+        self, label: int, members: Rows, generator: np.random.Generator, deleted: Callable[[Kappa], dict[str, Tensor]]
     ) -> Callable[[Kappa], tuple[float, float, float, float]]:
-        """J of a kappa, the share of the class's samples that are still predicted as the class, damage, norm."""
-        forgotten = F.one_hot(torch.tensor(label), len(self.curvature.counts)).float()
-        sums, samples = (
-            self._inside(members),
-            (np.sort(generator.permutation(members)[:_SHOWN]), self._others(members, generator)),
-        )
+        """J, left, damage and norm of a kappa; deleted: the model without the class."""
+        samples = np.sort(generator.permutation(members)[:_SHOWN]), self._others(members, generator)
         targets = [_masked(self._log_softmax(self.final, rows), label) for rows in samples]
 
         @cache
-        def part(layer: int, value: float) -> Tensor:
-            return self._layer(layer, sums[layer], Kappa(value, value), forgotten)
-
-        @cache
         def score(kappa: Kappa) -> tuple[float, float, float, float]:
-            output = self.curvature.output_layer
-            model = self._deleted([part(k, kappa.output if k == output else kappa.hidden) for k in self._layers])
+            model = deleted(kappa)
             found = [self._log_softmax(model, rows) for rows in samples]
             own, damage = (_kl(target, own) for target, own in zip(targets, found, strict=True))
             return own + damage, float((found[0].argmax(1) == label).float().mean()), damage, self._norm(model)
@@ -150,10 +176,23 @@ class Pilot:
     def _layers(self) -> range:
         return range(len(self.curvature.blocks))
 
-    def _layer(self, layer: int, inside: Tensor, kappa: Kappa, forgotten: Tensor | None) -> Tensor:
-        return to_flat(
-            self.curvature.blocks[layer], settle_inside(self.curvature, layer, inside, kappa, forgotten)
-        ).flatten()
+    @property
+    def _wide(self) -> bool:
+        return sum(block.numel for block in self.curvature.blocks) > WIDE
+
+    def _layers_of(
+        self, layer: int, inside: Sequence[Tensor], value: float, forgotten: Sequence[Tensor | None]
+    ) -> list[Tensor]:
+        """A layer's change in each pilot, from its sums in the eigenbasis; pilots share weights where they can."""
+        kappa, block, own = Kappa(value, value), self.curvature.blocks[layer], self.curvature.layers[layer]
+        alike = own.by_class is None or all(classes is None for classes in forgotten)
+        common = damping(self.curvature, layer, kappa) if alike else None
+        found = []
+        for sums, classes in zip(inside, forgotten, strict=True):
+            weights = damping(self.curvature, layer, kappa, classes) if common is None else common
+            change = own.basis.out_of((weights.to(sums.dtype) * sums).sum(0))
+            found.append(to_flat(block, change).flatten())
+        return found
 
     def _deleted(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """The weights with these layers' changes added."""
@@ -175,6 +214,23 @@ class Pilot:
     def _others(self, without: npt.NDArray[np.int64], generator: np.random.Generator) -> npt.NDArray[np.int64]:
         rest = np.setdiff1d(np.arange(len(self.probe.labels)), without)
         return np.sort(generator.choice(rest, min(_SHOWN, len(rest)), replace=False)) if len(rest) else without
+
+
+def walk(values: Sequence[float], start: float, score: Callable[[float], float]) -> float:
+    """Downhill from `start` to a value whose neighbours score no better, where trying all would take too long."""
+    found: dict[int, float] = {}
+
+    def at(place: int) -> float:
+        if place not in found:
+            found[place] = score(values[place])
+        return found[place]
+
+    here = values.index(start)
+    while True:
+        best = min((k for k in (here, here - 1, here + 1) if 0 <= k < len(values)), key=at)
+        if best == here:
+            return values[here]
+        here = best
 
 
 def _masked(log_p: Tensor, label: int) -> Tensor:

@@ -63,7 +63,7 @@ def from_bytes(content: bytes) -> RunCurvature:
     blocks = tuple(Block.from_json(b) for b in json.loads(tensors["blocks"].numpy().tobytes()))
     layers = tuple(
         LayerCurvature(
-            Basis(*(tensors.get(f"{k}.{side}") for side in ("left", "right", "root"))),
+            Basis(tensors.get(f"{k}.left"), tensors.get(f"{k}.right"), tensors.get(f"{k}.root")),
             tensors[f"{k}.total"].float(),
             tensors.get(f"{k}.by_class"),
             tuple(tensors[f"{k}.pace"].tolist()),

@@ -21,9 +21,9 @@ from amnesiac.ledger.codecs import Bytes2D, RowBlock, SampleRows, Vector
 from amnesiac.ledger.manifest import LedgerEntry
 from amnesiac.ledger.protection import RowPlace
 from amnesiac.ledger.settled_codec import MaskedRows, QuantisedRows
-from amnesiac.ledger.settling import Finish, Part, Settling, Weights, compress, settled_rows, to_weights
+from amnesiac.ledger.settling import WIDE, Finish, Part, Settling, Weights, settled_rows, to_weights
 from amnesiac.ledger.spec import LedgerSpec
-from amnesiac.ledger.visits import StepWeights, VisitTable, chunks
+from amnesiac.ledger.visits import StepWeights, VisitTable, chunks, fitting
 from amnesiac.progress import Progress
 from amnesiac.rowstore import RowWriter
 from amnesiac.seeding import numpy_generator
@@ -36,7 +36,10 @@ Codec = QuantisedRows | MaskedRows | SampleRows
 
 @dataclass(frozen=True)
 class SettledWriting:
-    """What the rows of a run are written from: the spool, its settling, each captured sample's class `[n]`."""
+    """What the rows of a run are written from: the spool, its settling, each captured sample's class `[n]`.
+
+    wide: models with more parameters are settled without forming a whole delta of a layer
+    """
 
     spool: SpoolReader
     table: VisitTable
@@ -44,6 +47,7 @@ class SettledWriting:
     settling: Settling
     classes: npt.NDArray[np.int64]
     weights: Weights
+    wide: int = WIDE
 
     def rows(
         self, specs: Sequence[LedgerSpec], chosen: npt.NDArray[np.int64], finish: Sequence[Finish]
@@ -54,7 +58,7 @@ class SettledWriting:
         table = VisitTable(self.table.samples[picked], self.table.slots[picked], self.table.steps[picked])
         left_out = [self.classes[picked] if spec.per == "settled class" else None for spec in specs]
         curvature = self.settling.curvature
-        forms = settled_rows(self.spool, table, self.steps, self.weights, curvature, left_out, finish)
+        forms = settled_rows(self.spool, table, self.steps, self.weights, curvature, left_out, finish, self.wide)
         return [[_reordered(part, back) for part in form] for form in forms]
 
 
@@ -68,13 +72,13 @@ def write_settled(
     """Write the row arrays of all `specs`; their manifest entries and the exact sums of their rows."""
     if (writing.classes < 0).any() and any(spec.per == "settled class" for spec in specs):
         raise SettingsError("rows for whole classes need labels: set capture.settled.class_rows to false")
-    n, bases = len(writing.table.samples), [layer.basis for layer in writing.settling.curvature.layers]
+    n, bases = len(writing.table.samples), tuple(layer.basis for layer in writing.settling.curvature.layers)
     codecs = [_codec(folder, spec, writing) for spec in specs]
-    finish = [_finish(codec, bases) for codec in codecs]
+    finish = [Finish(None if isinstance(codec, MaskedRows) else _plain_blocks(codec), bases) for codec in codecs]
     sized = zip(specs, codecs, strict=True)
     writers = [RowWriter(place.array(spec), n, codec.row_bytes) for spec, codec in sized]
     totals, bounds = [np.zeros(writing.spool.layout.numel) for _ in specs], np.zeros(len(specs))
-    for part in chunks(writing.table, writing.spool.layout.numel):
+    for part in chunks(writing.table, writing.spool.layout.numel, _at_once(writing, codecs)):
         chosen = np.arange(n)[part]
         for k, parts in enumerate(writing.rows(specs, chosen, finish)):
             encoded = _encode(codecs[k], parts, bases)
@@ -85,6 +89,12 @@ def write_settled(
     _check_exact(bounds)
     named = zip(specs, writers, codecs, totals, strict=True)
     return {spec.name: (_entry(writer, codec, writing.settling), total) for spec, writer, codec, total in named}
+
+
+def _at_once(writing: SettledWriting, codecs: Sequence[Codec]) -> int:
+    """Samples whose visits fit in memory, where their settled deltas needn't fit too; else one."""
+    layout, thin = writing.spool.layout, all(isinstance(c, QuantisedRows) and c.low_rank for c in codecs)
+    return fitting(layout.size * writing.table.visits, 64) if thin and layout.numel > writing.wide else 1
 
 
 def _bound(codec: Codec, encoded: Bytes2D, parts: Sequence[Part]) -> float:
@@ -125,7 +135,7 @@ def _masked(folder: Path, blocks: tuple[Block, ...], spec: LedgerSpec, writing: 
     """Keep the coordinates whose mean square over a calibration set is largest (method.md §4)."""
     n = len(writing.table.samples)
     chosen = numpy_generator(0, "mask").choice(n, min(n, _CALIBRATION), replace=False)
-    inside = writing.rows([spec], np.sort(chosen), [lambda _, rows: rows])[0]
+    inside = writing.rows([spec], np.sort(chosen), [Finish(None, ())])[0]
     means = [part.square().flatten(1).mean(0) for part in inside if isinstance(part, Tensor)]
     kept = [mean.topk(max(1, int(spec.form.fraction * len(mean)))).indices.sort().values for mean in means]
     bases = [layer.basis for layer in writing.settling.curvature.layers]
@@ -150,15 +160,13 @@ def masked_from(entry: dict[str, Any], content: bytes) -> MaskedRows:
         [tensors.get(f"{k}.{side}") for side in ("left", "right", "root")] for k in range(len(blocks))
     )
     coordinates = tuple(tensors[f"{k}.kept"].numpy() for k in range(len(blocks)))
-    return MaskedRows(blocks, entry["bits"], coordinates, tuple(Basis(*own) for own in sides), entry["file"])
-
-
-def _finish(codec: Codec, bases: Sequence[Basis]) -> Finish:
-    """What becomes of settled deltas in the eigenbasis: masked rows stay there, the others become weights."""
-    if isinstance(codec, MaskedRows):
-        return lambda _, rows: rows
-    blocks = _plain_blocks(codec)
-    return lambda layer, rows: compress(blocks[layer], rows, bases[layer])
+    return MaskedRows(
+        blocks,
+        entry["bits"],
+        coordinates,
+        tuple(Basis(left, right, root) for left, right, root in sides),
+        entry["file"],
+    )
 
 
 def _encode(codec: Codec, parts: Sequence[Part], bases: Sequence[Basis]) -> Bytes2D:

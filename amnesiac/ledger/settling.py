@@ -1,10 +1,13 @@
 """From a spool's visits to settled rows: each visit's share in the eigenbasis, weighed by what came after (eq. 2 and 3
 of method.md), summed over visits, recompressed.
+
+In small models a sample's settled delta of a layer is formed whole. In wide ones it stays a sum of outer products
+(their weights too are a few: curvature/thin.py) until it has the few that its row keeps.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,15 +18,16 @@ from torch import Tensor
 
 from amnesiac.capture.blocks import Block, matrix_to_parameters, unpack_factors
 from amnesiac.capture.layers import Factors
-from amnesiac.capture.lowrank import truncate
+from amnesiac.capture.lowrank import compress, truncate
 from amnesiac.capture.spool import SpoolReader
 from amnesiac.curvature import Choice, RunCurvature, damping
 from amnesiac.curvature.basis import Basis
 from amnesiac.curvature.matrices import to_matrix
+from amnesiac.curvature.thin import ThinWeights, thin
 from amnesiac.ledger.visits import StepWeights, VisitTable, segment_of, weighted_visit
 
 Part = Factors | Tensor
-Finish = Callable[[int, Tensor], Part]
+WIDE = 1 << 20  # parameters from which on settled deltas aren't formed whole
 _WEIGHTS_KEPT = 1 << 30
 _CACHE = 6 << 20
 _UNKNOWN = -1  # a layer too wide for eigenvalues by class: the same weights for all classes
@@ -56,11 +60,22 @@ class Weights:
         curvature = settling.curvature
         layer_bytes = 4 * (len(curvature.bounds) - 1) * max(block.numel for block in curvature.blocks)
         self._kept = lru_cache(max(1, _WEIGHTS_KEPT // layer_bytes))(self._of)
+        self._thin = cache(self._thin_of)
 
     def of(self, layer: int, left_out: int | None) -> Tensor:
         """`[segments, d_out, d_in]` (or `[segments, numel]`); left_out: the samples' class, None for no class."""
+        return self._kept(layer, self._known(layer, left_out))
+
+    def thin(self, layer: int, left_out: int | None) -> ThinWeights | None:
+        """The same as a few outer products a segment, or None where few aren't enough."""
+        return self._thin(layer, self._known(layer, left_out))
+
+    def _known(self, layer: int, left_out: int | None) -> int | None:
         known = self._settling.curvature.layers[layer].by_class is not None
-        return self._kept(layer, left_out if left_out is None or known else _UNKNOWN)
+        return left_out if left_out is None or known else _UNKNOWN
+
+    def _thin_of(self, layer: int, left_out: int | None) -> ThinWeights | None:
+        return thin(self._of(layer, left_out), self._settling.curvature.layers[layer].total)
 
     def _of(self, layer: int, left_out: int | None) -> Tensor:
         if left_out is None:
@@ -72,25 +87,48 @@ class Weights:
         return damping(self._settling.curvature, layer, self._settling.whole.kappa, forgotten)
 
 
+@dataclass(frozen=True)
+class Finish:
+    """What is kept of settled deltas: `block.rank` outer products in the eigenbasis, or whole weights where that is
+    None; whole and in the eigenbasis where there are no blocks.
+    """
+
+    blocks: tuple[Block, ...] | None
+    bases: tuple[Basis, ...]
+
+    def __call__(self, layer: int, rows: Part) -> Part:
+        """rows: in the eigenbasis, `[n, d_out, d_in]` (or `[n, numel]`), or outer products that add up to them."""
+        if self.blocks is None:
+            return rows.dense() if isinstance(rows, Factors) else rows
+        return finished(self.blocks[layer], rows, self.bases[layer])
+
+    def ranked(self, layer: int) -> bool:
+        """Whether outer products are kept of a layer."""
+        return self.blocks is not None and self.blocks[layer].rank is not None
+
+
 def settled_rows(
     spool: SpoolReader, table: VisitTable, steps: StepWeights, weights: Weights, curvature: RunCurvature,
-    left_out: Sequence[npt.NDArray[np.int64] | None], finish: Sequence[Finish],
+    left_out: Sequence[npt.NDArray[np.int64] | None], finish: Sequence[Finish], wide: int = WIDE,
 ) -> list[list[Part]]:  # fmt: skip
     """Settled deltas of the table's samples, for each wanted form a list of blocks as its `finish` made them.
 
     left_out: of each form the samples' own classes, to be left out of the curvature, `[n]`; None for the curvature of
               all samples. Quickest where samples of a class lie together.
-    finish:   (layer, settled deltas in the eigenbasis `[n, d_out, d_in]` or `[n, numel]`) -> what is kept of them
+    wide:     models with more parameters are settled without forming a whole delta of a layer
     """
     visits = [weighted_visit(spool, table, steps, slice(None), v) for v in range(table.visits)]
     segments = segment_of(table.steps, curvature.bounds)
     forms: list[list[Part]] = [[] for _ in left_out]
+    thinly = spool.layout.numel > wide
     for k, block in enumerate(spool.layout.blocks):
         shares = _into_basis(block, torch.stack([visit[k] for visit in visits], 1), curvature.layers[k].basis)
         for form, classes, kept in zip(forms, left_out, finish, strict=True):
             keys = segments if classes is None else np.concatenate([segments, classes[:, None]], 1)
             layer = _Layer(block, partial(weights.of, k), partial(kept, k), classes is not None)
-            form.append(_settle(layer, shares, keys))
+            few = partial(weights.thin, k) if thinly and kept.ranked(k) else None
+            found = _settle_thinly(layer, few, shares, keys) if few and isinstance(shares, Factors) else None
+            form.append(_settle(layer, shares, keys) if found is None else found)
     return forms
 
 
@@ -100,7 +138,7 @@ class _Layer:
 
     block: Block
     weights: Callable[[int | None], Tensor]
-    finish: Callable[[Tensor], Part]
+    finish: Callable[[Part], Part]
     by_class: bool
 
 
@@ -111,10 +149,8 @@ def _into_basis(block: Block, visits: Tensor, basis: Basis) -> Factors | Tensor:
         whole = visits.flatten(0, 1)
         whole = torch.stack([to_matrix(block, row) for row in whole]) if block.matrix else whole
         return basis.into(whole).reshape(n, count, *whole.shape[1:])
-    assert basis.left is not None and basis.right is not None
-    factors = unpack_factors(block, visits.flatten(0, 1))
-    left, right = factors.left @ basis.left, factors.right @ basis.right
-    return Factors(left.reshape(n, count, *left.shape[1:]), right.reshape(n, count, *right.shape[1:]))
+    inside = basis.factors_into(unpack_factors(block, visits.flatten(0, 1)))
+    return Factors(*(side.reshape(n, count, *side.shape[1:]) for side in (inside.left, inside.right)))
 
 
 def _settle(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Part:
@@ -125,6 +161,10 @@ def _settle(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Part:
         rows = slice(start, start + size)
         own = Factors(shares.left[rows], shares.right[rows]) if isinstance(shares, Factors) else shares[rows]
         parts.append(layer.finish(_settled(layer, own, keys[rows])))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Part]) -> Part:
     factors = [part for part in parts if isinstance(part, Factors)]
     if factors:
         return Factors(torch.cat([f.left for f in factors]), torch.cat([f.right for f in factors]))
@@ -149,14 +189,70 @@ def _settled(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Tensor
     return sums
 
 
+Few = Callable[[int | None], ThinWeights | None]
+
+
+def _settle_thinly(layer: _Layer, few: Few, shares: Factors, keys: npt.NDArray[np.int64]) -> Factors | None:
+    """`_settle` without whole deltas, likewise a few samples at a time; None where some weights aren't few enough.
+
+    Coordinates that none of the samples has anything in are left out until the end.
+    """
+    labels, owners = np.unique(keys[:, -1] if layer.by_class else np.full(len(keys), -1), return_inverse=True)
+    found = [few(int(label) if layer.by_class else None) for label in labels]
+    weights, visits = [own for own in found if own is not None], shares.left.shape[1]
+    if len(weights) < len(found):
+        return None
+    seen = torch.nonzero(shares.right.flatten(0, 2).any(0)).flatten()
+    right, weights = shares.right[..., seen], [own.columns(seen) for own in weights]
+    numbers = visits * shares.left.shape[2] * max(own.rank for own in weights) * (shares.left.shape[3] + len(seen))
+    size, parts = max(1, _CACHE // (4 * numbers)), []
+    for start in range(0, len(keys), size):
+        rows = slice(start, start + size)
+        own = Factors(shares.left[rows], right[rows])
+        parts.append(layer.finish(_weighed(weights, own, owners[rows], keys[rows, :visits])))
+    few_products = _joined(parts)
+    assert isinstance(few_products, Factors)
+    spread = torch.zeros(*few_products.right.shape[:2], shares.right.shape[3])
+    spread[..., seen] = few_products.right
+    return Factors(few_products.left, spread)
+
+
+def _weighed(
+    weights: Sequence[ThinWeights], shares: Factors, owners: npt.NDArray[np.int64], segments: npt.NDArray[np.int64]
+) -> Factors:
+    """W_s * share of all visits as outer products side by side, `[n, ..., d]`; unlike `_settled` not summed.
+
+    owners: which of the weights is each sample's, `[n]`;  segments: of each visit, `[n, visits]`
+    """
+    parts = []
+    for visit in range(segments.shape[1]):
+        own = _of_samples(weights, np.stack([owners, segments[:, visit]], 1))
+        left, right = shares.left[:, visit, :, None], shares.right[:, visit, :, None]
+        parts.append(((left * own.left[:, None]).flatten(1, 2), (right * own.right[:, None]).flatten(1, 2)))
+    return Factors(*(torch.cat(side, 1) for side in zip(*parts, strict=True)))
+
+
+def _of_samples(weights: Sequence[ThinWeights], places: npt.NDArray[np.int64]) -> Factors:
+    """Weights of each sample's owner and segment `[n, 2]` as outer products `[n, rank, d]`; `[1, ...]` if all share."""
+    chosen = (places[:1] if (places == places[0]).all() else places).tolist()
+    parts = [weights[owner].of(segment) for owner, segment in chosen]
+    sides = [part.left for part in parts], [part.right for part in parts]
+    return Factors(*(torch.nn.utils.rnn.pad_sequence(side, batch_first=True) for side in sides))
+
+
 def _runs(keys: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """Where equal rows lie together: (start, stop)."""
     changes = (np.flatnonzero((keys[1:] != keys[:-1]).any(1)) + 1).tolist()
     return list(pairwise([0, *changes, len(keys)]))
 
 
-def compress(block: Block, rows: Tensor, basis: Basis) -> Part:
-    """Settled deltas in the eigenbasis: its `block.rank` outer products, or weights where rank is None."""
+def finished(block: Block, rows: Part, basis: Basis) -> Part:
+    """Settled deltas in the eigenbasis: their `block.rank` outer products, or weights where rank is None."""
+    if isinstance(rows, Factors):
+        few = block.rank is not None and rows.left.shape[1] * (rows.left.shape[2] + rows.right.shape[2]) < block.numel
+        if block.rank is not None and few:
+            return compress(rows, block.rank)
+        return finished(block, rows.dense(), basis)
     if block.rank is None or basis.left is None or basis.right is None:
         weights = basis.out_of(rows)
         return matrix_to_parameters(block, weights) if block.matrix else weights
@@ -165,7 +261,4 @@ def compress(block: Block, rows: Tensor, basis: Basis) -> Part:
 
 def to_weights(part: Part, basis: Basis) -> Part:
     """Outer products in the eigenbasis to weights."""
-    if isinstance(part, Tensor):
-        return part
-    assert basis.left is not None and basis.right is not None
-    return Factors(part.left @ basis.left.T, part.right @ basis.right.T)
+    return part if isinstance(part, Tensor) else basis.factors_out_of(part)

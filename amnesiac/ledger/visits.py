@@ -80,10 +80,15 @@ def step_weights(spec: LedgerSpec, spool: SpoolReader, optimizer: Callable[[], S
     return StepWeights(lrs)
 
 
-def chunks(table: VisitTable, numel: int) -> Iterator[slice]:
+def chunks(table: VisitTable, numel: int, at_least: int = 1) -> Iterator[slice]:
     """Slices of the table's samples whose dense rows take about 64 MiB."""
-    size = max(1, CHUNK_BYTES // (4 * numel))
+    size = max(at_least, CHUNK_BYTES // (4 * numel))
     return (slice(start, start + size) for start in range(0, len(table.samples), size))
+
+
+def fitting(numbers: int, most: int = 256) -> int:
+    """Samples of so many numbers each that take at most 64 MiB, one at least and `most` at most."""
+    return min(most, max(1, CHUNK_BYTES // (4 * numbers)))
 
 
 def dense_rows(spool: SpoolReader, table: VisitTable, weights: StepWeights, part: slice) -> list[Tensor]:
@@ -150,7 +155,7 @@ def segment_sums(
     blocks = spool.layout.blocks
     sums = [torch.zeros(len(bounds) - 1, *(block.matrix or (block.numel,))) for block in blocks]
     for visit in range(picked.visits):
-        for part in chunks(picked, spool.layout.numel):
+        for part in chunks(picked, spool.layout.numel, fitting(spool.layout.size)):
             rows = weighted_visit(spool, picked, weights, part, visit)
             segments = segment_of(picked.steps[part, visit], bounds)
             for segment in np.unique(segments):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from amnesiac.capture.lowrank import truncate
+from amnesiac.capture.layers import Factors
+from amnesiac.capture.lowrank import compress, truncate
 
 
 def made(spectrum, n=4, d_out=12, d_in=20, seed=0):
@@ -64,3 +65,16 @@ def test_a_sample_that_did_nothing_stays_zero():
     assert not found.left[1].any()
     assert torch.isfinite(found.dense()).all()
     torch.testing.assert_close(found.dense(), matrices, rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_outer_products_are_truncated_as_their_sum_is(rank):
+    generator = torch.Generator().manual_seed(3)
+    scale = 3.0 ** -torch.arange(9.0)[:, None]
+    factors = Factors(
+        torch.randn(5, 9, 12, generator=generator) * scale, torch.randn(5, 9, 20, generator=generator) * scale
+    )
+    whole, found = truncate(factors.dense(), rank), compress(factors, rank)
+    assert found.left.shape == (5, rank, 12)
+    torch.testing.assert_close(found.dense(), whole.dense(), rtol=1e-4, atol=1e-4)
+    assert float((found.dense() - factors.dense()).norm()) < 0.5 * float(factors.dense().norm())

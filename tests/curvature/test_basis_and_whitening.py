@@ -6,8 +6,9 @@ import torch
 
 from amnesiac.capture.attribution import Rule
 from amnesiac.capture.blocks import Block
+from amnesiac.capture.layers import Factors
 from amnesiac.curvature import Basis
-from amnesiac.curvature.basis import eigenvectors
+from amnesiac.curvature.basis import blocks_of, eigenvectors
 from amnesiac.curvature.measure import _decays
 from amnesiac.curvature.whitening import Whitening, mean_denominators, unit, whiten
 
@@ -30,13 +31,50 @@ def test_out_of_is_the_adjoint_of_into(kind):
 def test_a_block_eigenbasis_is_orthogonal_and_diagonalises_its_blocks(largest, sizes):
     x = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
     matrix = x.T @ x
-    vectors = eigenvectors(matrix, largest)
+    vectors = eigenvectors(matrix, blocks_of(matrix, largest))
     torch.testing.assert_close(vectors.T @ vectors, torch.eye(10), rtol=0.0, atol=1e-5)
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     together = owner[:, None] == owner
     assert not vectors[~together].any()
     within = (vectors.T @ matrix @ vectors)[together & ~torch.eye(10, dtype=torch.bool)]
     assert not within.numel() or float(within.abs().max()) < 1e-3 * float(matrix.abs().max())
+
+
+def test_what_saw_nothing_is_left_out_of_the_blocks_of_a_wide_factor():
+    x = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+    x[:, [0, 4, 9]] = 0.0
+    matrix = x.T @ x
+    assert blocks_of(matrix, 10) is None
+    parts = blocks_of(matrix, 4)
+    assert [part.tolist() for part in parts] == [[1, 2, 3, 5], [6, 7, 8]]
+    vectors = eigenvectors(matrix, parts)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(10), rtol=0.0, atol=1e-5)
+    assert torch.equal(vectors[[0, 4, 9]], torch.eye(10)[[0, 4, 9]])
+    one = (parts[0][:, None], parts[0])
+    torch.testing.assert_close(eigenvectors(matrix, parts)[one], torch.linalg.eigh(matrix[one])[1])
+    assert torch.equal(eigenvectors(torch.zeros(10, 10), blocks_of(torch.zeros(10, 10), 4)), torch.eye(10))
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_block_by_block_is_the_whole_product(double):
+    """A whitened basis of blocks: the same coordinates, whether the blocks are known or not."""
+    generator = torch.Generator().manual_seed(0)
+    sides, parts = [], []
+    for size, largest in ((4, 3), (6, 2)):
+        x = torch.randn(50, size, generator=generator)
+        x[:, 1] = 0.0
+        parts.append(blocks_of(x.T @ x, largest))
+        scale = torch.rand(size, 1, generator=generator) + 0.5
+        sides.append(scale * eigenvectors(x.T @ x, parts[-1]))
+    known, unknown = Basis(*sides, None, *parts), Basis(*sides)
+    gradients = torch.randn(3, 2, 4, 6, generator=generator)
+    gradients = gradients.double() if double else gradients
+    torch.testing.assert_close(known.into(gradients), unknown.into(gradients))
+    torch.testing.assert_close(known.out_of(gradients), unknown.out_of(gradients))
+    factors = Factors(torch.randn(3, 5, 4, generator=generator), torch.randn(3, 5, 6, generator=generator))
+    torch.testing.assert_close(known.factors_into(factors).dense(), unknown.into(factors.dense()))
+    torch.testing.assert_close(known.factors_out_of(factors).dense(), unknown.out_of(factors.dense()))
+    assert (known.work, unknown.work) == (3**2 + 2**2 + 2**2 + 1, 4**2 + 6**2)
 
 
 def test_steps_in_which_a_coordinate_has_seen_nothing_do_not_rule_its_mean():

@@ -47,6 +47,24 @@ def test_eigenvalues_are_sums_of_squares_in_the_basis(kind, columns):
     torch.testing.assert_close(table, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_wide_layers_are_measured_a_few_samples_at_a_time(kind, monkeypatch):
+    layer, shape = LAYERS[kind]
+    torch.manual_seed(0)
+    x, touched = torch.randn(9, *shape), torch.randint(0, 2, (9, 4)).float()
+    with torch.no_grad():
+        gradient = rule_for(layer)(layer, x, torch.randn_like(layer(x)))
+    block = plan_block("", layer, gradient, None)
+    sides = [torch.randn(k, k) for k in block.matrix] if block.matrix else (None, None)
+    basis = Basis(*sides, None if block.matrix else torch.rand(block.numel))
+    whole, parts = (torch.zeros(4, *(block.matrix or (block.numel,))) for _ in range(2))
+    add_squares(whole, gradient, block, basis, touched)
+    monkeypatch.setattr(estimate_module, "_LARGEST_BATCH", 1)
+    monkeypatch.setattr(estimate_module, "_PART", 4 * block.numel + 1)
+    add_squares(parts, gradient, block, basis, touched)
+    torch.testing.assert_close(parts, whole)
+
+
 def probe(samples=40, snapshots=1):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))

@@ -11,7 +11,7 @@ from amnesiac.capture.attribution import rate_weights
 from amnesiac.capture.spool import read_spool
 from amnesiac.curvature import Kappa, Pilot, Probe, measure, settle
 from amnesiac.curvature.matrices import to_flat
-from amnesiac.curvature.pilot import FEW, HIDDEN, OUTPUT
+from amnesiac.curvature.pilot import FEW, HIDDEN, OUTPUT, walk
 from amnesiac.evaluation import kl, predict
 from amnesiac.ledger.visits import StepWeights, segment_sums, visit_table
 from amnesiac.models.files import load_weights
@@ -156,7 +156,7 @@ def test_whole_is_the_best_of_its_neighbours_that_leave_nobody_predicted_as_the_
 class Scripted(Pilot):
     """A larger kappa always scores better, but from 0.7 on the output layer leaves 5 % of the class."""
 
-    def _class_pilot(self, label, members, generator):
+    def _class_pilot(self, *_):
         return lambda kappa: (1 / kappa.output + 1 / kappa.hidden, 0.05 if kappa.output >= 0.7 else 0.01, 0.3, 2.0)
 
 
@@ -177,3 +177,33 @@ def test_a_given_kappa_is_used_for_both_and_tried_all_the_same(pilot, small_run,
     assert [stored[form]["kappa"] for form in ("few", "whole")] == [{"output": 1.25, "hidden": 1.25}] * 2
     change = sum(float((made.weights[k] - made.initial[k]).square().sum()) for k in made.parameters)
     assert stored["path"] == pytest.approx(change**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("best", range(9))
+def test_a_walk_ends_at_the_best_of_a_valley_without_trying_all(best):
+    tried = []
+
+    def score(value):
+        tried.append(value)
+        return abs(FEW.index(value) - best)
+
+    assert walk(FEW, 1.4, score) == FEW[best]
+    assert len(tried) == len(set(tried)) == min(9, abs(best - 3) + 3 - (best in (0, 8)))
+
+
+def test_a_walk_stays_where_neighbours_are_no_better():
+    assert walk(FEW, 1.4, lambda value: 0.0) == 1.4
+    assert walk(FEW, 1.4, lambda value: 5.0 if value in (1.0, 2.0) else float(value > 1.4)) == 1.4
+
+
+def test_a_wide_model_walks_to_a_kappa_none_of_whose_neighbours_is_better(pilot, monkeypatch):
+    exhaustive = pilot.few(None, silent)
+    monkeypatch.setattr("amnesiac.curvature.pilot.WIDE", 0)
+    tried = []
+    walked = pilot.few(None, lambda *_: tried.append(1))
+    place = FEW.index(walked.kappa.output)
+    scores = {k: few_trials(pilot, FEW[k])[0] for k in (place - 1, place, place + 1) if 0 <= k < len(FEW)}
+    assert min(scores, key=scores.get) == place
+    assert len(tried) <= len(FEW)
+    if walked.kappa == exhaustive.kappa:
+        assert walked == exhaustive
