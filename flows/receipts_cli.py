@@ -232,8 +232,10 @@ def _published(request_id: str) -> str:
 
 def _register() -> Any:
     from amnesiac.receipts import Recipients
+    from tasks.catalog import catalog
 
-    return Recipients(_receipts())
+    _receipts()
+    return Recipients(catalog().journal)
 
 
 def _receipts() -> Path:

@@ -48,13 +48,13 @@ def byte_needles(values: Iterable[bytes], first: int = 0, *, encoded: bool = Fal
     """Needles for plaintext rows or keys; numbers count from `first`.
 
     `encoded` looks for their hex and base64 forms too (keys in logs). `piece` cuts each value into pieces of so many
-    bytes that are looked for one by one, so that half an overwritten row is found too. Uniform pieces (a black image
-    row) say nothing about anybody and are left out.
+    bytes that are looked for one by one, so that half an overwritten row is found too. What has few different bytes (a
+    black image, the border of any) stands in other people's rows too and is left out: fewer than 2, in a piece than 8.
     """
-    found = []
+    found, varied = [], 8 if piece else 2
     for number, value in enumerate(values, first):
         parts = [value[k : k + piece] for k in range(0, len(value), piece)] if piece else [value]
-        found += [Needle(number, "bytes", part) for part in parts if is_searchable(part)]
+        found += [Needle(number, "bytes", part) for part in parts if is_searchable(part) and len(set(part)) >= varied]
         if encoded:
             found += [Needle(number, "hex", data) for data in sorted(_hex(value))]
             found += _in_base64(number, value, ())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amnesiac.errors import DamagedReceipt
+from amnesiac.errors import DamagedReceipt, ReceiptError
 from amnesiac.receipts.chain import HEAD, Chain, checked
 from amnesiac.receipts.public_keys import PublicKey
 from amnesiac.receipts.statement import Head, SignedReceipt, read_head, read_receipt, sha256
@@ -112,8 +112,11 @@ class _Look:
             yield f"{self.chain.path(number).name} isn't receipt {number}, {proof}: it was replaced"
 
     def _known(self, path: Path) -> tuple[int, str]:
-        """Number and hash; raises DamagedReceipt for a file that is neither a receipt nor a head of these keys."""
-        data = path.read_bytes()
+        """Number and hash; raises DamagedReceipt for what is neither of these keys, ReceiptError without a file."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ReceiptError(f"{path} can't be read ({error.strerror}): name a receipt or head") from error
         try:
             signed = read_receipt(data, self.keys)
         except DamagedReceipt:

@@ -153,4 +153,5 @@ def test_every_command_of_the_readme_exists() -> None:
     lines = code_lines(README.read_text())
     wrong = [f"{' '.join(words)}: {found}" for words in lines if (found := complaint(words))]
     assert not wrong
+    assert not [words for words in code_lines((ROOT / "docs/receipts.md").read_text()) if complaint(words)]
     assert {"make", "amnesiac"} <= {words[0] for words in lines}, "no fenced sh block shows how to run it"

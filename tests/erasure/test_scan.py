@@ -242,7 +242,9 @@ def test_rows_and_keys_are_found_and_pieces_of_rows(place):
 
 def test_what_says_nothing_is_not_looked_for():
     assert byte_needles([bytes(784), b"\xff" * 50, b"abc"]) == []
-    assert len(byte_needles([bytes(64) + b"0123456789" * 6], piece=64)) == 1
+    border = bytes(60) + b"\1\2\3\4"
+    assert len(byte_needles([border, b"0123456789" * 6 + bytes(4)], piece=64)) == 1
+    assert len(byte_needles([border])) == 1
     assert {needle.form for needle in id_needles(["s9"])} == set()
     assert "utf-8" not in {needle.form for needle in id_needles(["s1234"])}
     assert too_short(["s9", "s12345", "aaaaaaa"]) == 2

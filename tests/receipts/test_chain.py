@@ -255,6 +255,8 @@ def test_a_witness_must_be_signed_too(three, tmp_path):
     (tmp_path / "kept.json").write_text("{}")
     with pytest.raises(DamagedReceipt, match=r"kept\.json isn't a DSSE envelope"):
         problems(three, witnesses=[tmp_path / "kept.json"])
+    with pytest.raises(ReceiptError, match=r"none\.json can't be read"):
+        problems(three, witnesses=[tmp_path / "none.json"])
 
 
 @pytest.mark.parametrize("spoil", ["tail", "last", "head", "old head"])

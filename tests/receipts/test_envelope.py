@@ -1,10 +1,12 @@
 """Envelopes are DSSE as published, statements are in-toto v1, and no bit of one can be changed."""
 
 import base64
-import hashlib
 import json
+import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -120,17 +122,18 @@ def test_a_receipt_is_an_in_toto_statement_that_others_can_verify(make, chain, k
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl isn't installed")
 def test_openssl_verifies_a_receipt_as_the_docs_say(make, chain, key, tmp_path):
-    raw = json.loads(chain.append(make(), key).path.read_bytes())
-    payload = base64.b64decode(raw["payload"])
-    (tmp_path / "signed").write_bytes(pae(raw["payloadType"], payload))
-    (tmp_path / "sig").write_bytes(base64.b64decode(raw["signatures"][0]["sig"]))
-    pem = str(chain.public / f"{key.public.keyid}.pem")
-    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", pem, "-rawin", "-in", "signed", "-sigfile", "sig"]
-    assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode == 0
-    (tmp_path / "signed").write_bytes(pae(raw["payloadType"], payload + b" "))
-    assert subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode != 0
-    der = subprocess.run(["openssl", "pkey", "-pubin", "-in", pem, "-outform", "DER"], check=True, capture_output=True)
-    assert hashlib.sha256(der.stdout).hexdigest() == key.public.keyid
+    """The commands of docs/receipts.md, as they stand there."""
+    docs = (Path(__file__).parents[2] / "docs" / "receipts.md").read_text()
+    [unpack] = re.findall(r"```python\n(import base64.*?)```", docs, re.DOTALL)
+    [commands] = re.findall(r"```sh\n(openssl .*?)```", docs, re.DOTALL)
+    shutil.copy(chain.append(make(), key).path, tmp_path / "receipt.json")
+    (tmp_path / "key.pem").write_bytes(key.public.to_pem())
+    subprocess.run([sys.executable, "-W", "ignore", "-c", unpack], cwd=tmp_path, check=True)
+    good = subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "Signature Verified Successfully" in good.stdout
+    assert key.public.keyid in good.stdout
+    (tmp_path / "signed").write_bytes((tmp_path / "signed").read_bytes() + b" ")
+    assert subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, check=False, capture_output=True).returncode != 0
 
 
 def test_every_single_bit_of_a_receipt_counts(make, chain, key):
