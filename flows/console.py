@@ -183,4 +183,5 @@ def print_history(found: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         note = "HEAD" if one["head"] else "" if one["kept"] else "purged"
         cells = (one["batch"], one["version"][:12], one["at"], one["state"], one["requests"], one["samples"])
         table.add_row(*map(str, cells), drift, note)
-    console.print(table)
+    wide = console if console.is_terminal else Console(width=140)  # a pipe or a file has no width to fit into
+    wide.print(table)
