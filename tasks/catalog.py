@@ -6,6 +6,7 @@ from pathlib import Path
 
 from amnesiac.data import PreparedDataset, open_dataset
 from amnesiac.errors import SettingsError, StoreError
+from amnesiac.hashing import hash_file
 from amnesiac.keys import LocalKeyStore
 from amnesiac.ledger import SealedLedger, open_ledger
 from amnesiac.models import StateDict, load_weights
@@ -187,6 +188,13 @@ class Catalog:
     def trained(self) -> StateDict | None:
         """The trained model's weights; None where they are withdrawn. Raises DamagedStore."""
         return None if read_withdrawn(self.model) else load_weights(self.model / MODEL)
+
+    def trained_file_sha256(self) -> str:
+        """SHA-256 of the trained model's file; raises StoreError."""
+        path = self.model / MODEL
+        if not path.exists():
+            raise StoreError(f"{path} doesn't exist: run `dvc checkout`")
+        return hash_file(path)
 
     def open_ledger(self, weights_sha256: str) -> SealedLedger:
         """The sealed ledger, checked against the settings and the trained weights' content hash."""

@@ -98,9 +98,9 @@ def _last_weights(version: Version | None) -> StateDict:
     """What takes the place of the withdrawn trained weights; raises KeyDestroyed where only they would do."""
     if version is None:
         raise KeyDestroyed(
-            "the trained model was withdrawn when a deletion batch was erased, and the version that is asked for doesn't "
-            "go on from the published one (another run, method or scale, an older commit, or HEAD is lost): it can't be "
-            "computed again. Go back to the settings and the commit of the published version, or run "
+            "the trained model was withdrawn when a deletion batch was erased, and the version that is asked for "
+            "doesn't go on from the published one (another run, method or scale, an older commit, or HEAD is lost): it "
+            "can't be computed again. Go back to the settings and the commit of the published version, or run "
             "`amnesiac prepare --force` and `amnesiac train`"
         )
     version.check()

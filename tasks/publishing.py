@@ -121,9 +121,14 @@ def publish_version(batch: DeletionBatch) -> DeletionBatch:
     """EVALUATED → PUBLISHED: the candidate becomes a version and HEAD, in one rename."""
     at = catalog()
     head = publish(at.batches(), batch, at.store(), at.unlearned)
-    after = next(found for found in at.batches().history() if found.number == batch.number)
+    after = latest(batch)
     _log.info("batch %d: PUBLISHED, version %s, %d requests", batch.number, head.version[:12], len(head.requests))
     return after
+
+
+def latest(batch: DeletionBatch) -> DeletionBatch:
+    """The batch as the journal has it now."""
+    return next(found for found in catalog().batches().history() if found.number == batch.number)
 
 
 def reach(batch: DeletionBatch, to: State, work: Callable[[DeletionBatch], Mapping[str, Any]]) -> DeletionBatch:

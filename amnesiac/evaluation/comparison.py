@@ -39,8 +39,8 @@ def compare(
 ) -> Metrics:
     """Compare the models that `weights` holds by role: unlearned, retrained, optionally original and repaired.
 
-    "original" is what doing nothing would leave: the trained model, or the version that was published before. Without it
-    (both are withdrawn) there is no relative verification error.
+    "original" is what doing nothing would leave: the trained model, or the version published before. Without it (both
+    are withdrawn) there is no relative verification error.
 
     `model` gives the architecture and stays as it is. `sets` holds (inputs `[n, c, h, w]`, labels `[n]`) as
     "forget", "retain" and "test". The result is exactly what JSON can hold, None where a value isn't defined:

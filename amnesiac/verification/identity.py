@@ -78,7 +78,8 @@ class _Surviving:
 def verify(ledger: Path, original: Path, version: Version, keys: KeyStore | None = None) -> Verification:
     """Check published weights against a sealed ledger.
 
-    ledger: its folder;  original: the trained model's weights file, or withdrawn.json, which is left of it;  keys: the store that the ledger is encrypted with
+    ledger: its folder;  original: the trained model's weights file, or withdrawn.json, which is left of it
+    keys: the store that the ledger is encrypted with
 
     Rows of erased samples can't be read and needn't be, as long as all of these were deleted. What is damaged or
     doesn't fit is named in the result's `problems`. Raises SettingsError when the ledger has no settled rows.
