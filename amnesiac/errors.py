@@ -61,6 +61,10 @@ class StoreError(AmnesiacError):
     """A store on disk can't be used."""
 
 
+class ResidueFound(StoreError):
+    """Something of the erased is still lying somewhere; the message names the files, never the erased."""
+
+
 class UnsealedStore(StoreError):
     """The store was never sealed: its run is unfinished or was killed."""
 

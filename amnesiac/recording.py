@@ -40,7 +40,7 @@ def record(
 
     The loss is a sum over samples divided by the scheduled mini-batch size (a mean, where all mini-batches are full).
     `expected_visits` makes sealing fail unless every sample was seen so often. With `keys` rows and ids are encrypted
-    with their subject's key (a sample without a subject is its own). An error inside the block leaves no ledger, and an
+    with their sample's key (a sample without a subject is its own). An error inside the block leaves no ledger, and an
     existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step,
     SettingsError when `capture.classes` or the method "settled" is asked for (labels and curvature aren't known here).
     """

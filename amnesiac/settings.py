@@ -207,6 +207,17 @@ class RecurrenceSettings(Settings):
     )  # fmt: skip
 
 
+class ErasureSettings(Settings):
+    """What happens to a published deletion batch: keys destroyed, copies purged, residues searched for, receipts."""
+
+    grace_days: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="a published batch can be rolled back for so long; then its keys are destroyed"
+    )
+    sharing: tuple[Path, ...] = Field(
+        (), description="other projects that use the same DVC cache or remotes: what they name there stays"
+    )
+
+
 class Params(Settings):
     """The whole of params.yaml."""
 
@@ -217,6 +228,7 @@ class Params(Settings):
     capture: CaptureSettings = CaptureSettings()
     unlearning: UnlearningSettings = UnlearningSettings()
     recurrence: RecurrenceSettings = RecurrenceSettings()
+    erasure: ErasureSettings = ErasureSettings()
 
     @model_validator(mode="after")
     def _method_is_captured(self) -> "Params":

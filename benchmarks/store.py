@@ -87,7 +87,7 @@ def _content(folder: Path, row_bytes: int, megabytes: int) -> tuple[Bytes2D, Map
     n = max(2, (megabytes << 20) // row_bytes)
     rows = np.random.default_rng(0).integers(0, 256, (n, row_bytes), np.uint8)
     store = LocalKeyStore(folder / "keys", create=True)
-    numbers = store.ensure([f"subject:{k}" for k in range(n)])
+    numbers = store.ensure([f"sample:{k}" for k in range(n)])
     return rows, {"checksum": Checksum(), "encrypted": Encrypted(store, numbers)}
 
 

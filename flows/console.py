@@ -12,7 +12,8 @@ from rich.table import Table
 
 from amnesiac.evaluation import judge, roles_in
 from amnesiac.publication import Head, Recovery
-from amnesiac.requests import FilingResult
+from amnesiac.receipts import Chain
+from amnesiac.requests import DeletionBatch, FilingResult
 from amnesiac.verification import Verification
 from tasks.catalog import catalog
 from tasks.evaluation import published_sentence, read_version
@@ -85,10 +86,24 @@ def print_where_to_look(run: UUID | None) -> None:
 def print_filed(result: FilingResult, as_json: bool) -> None:
     """Which requests are new and which were known."""
     filed, already = ([r.request_id for r in requests] for requests in (result.filed, result.already))
+    known = _known(already)
     if as_json:
-        print_json({"filed": filed, "already": already})
-    else:
-        console.print(f"filed {len(filed)} requests, {len(already)} were known: they wait for the next deletion batch")
+        print_json({"filed": filed, "already": already, "known": known})
+        return
+    console.print(f"filed {len(filed)} requests for the next deletion batch, {len(already)} were known")
+    for one in known:
+        receipt = f", receipt {one['receipt']}" if one["receipt"] else ""
+        console.print(f"known: {one['request_id']} is {one['state']}{receipt}", soft_wrap=True)
+
+
+def _known(request_ids: Sequence[str]) -> list[dict[str, str | None]]:
+    """State and first receipt of requests that had been filed before."""
+    states, chain = request_states(), Chain(catalog().receipts)
+    found = {name: chain.find(name) for name in request_ids}
+    return [
+        {"request_id": name, "state": states[name], "receipt": str(stored.path) if stored else None}
+        for name, stored in found.items()
+    ]
 
 
 def print_requests(as_json: bool) -> None:
@@ -113,11 +128,16 @@ def print_requests(as_json: bool) -> None:
     console.print(table)
 
 
-def print_recovery(found: Recovery, as_json: bool) -> None:
-    """What recovery did."""
+def print_recovery(found: Recovery, finished: Sequence[DeletionBatch], as_json: bool) -> None:
+    """What recovery did, and which published batches it carried to their receipts."""
     if as_json:
-        print_json(recovery_facts(found))
-    elif found.batch is None and not found.swept:
+        print_json(recovery_facts(found) | {"finished": [batch.number for batch in finished]})
+        return
+    for done in finished:
+        console.print(f"recover: batch {done.number} is {done.state}")
+    if finished:
+        return
+    if found.batch is None and not found.swept:
         console.print("recover: nothing was left unfinished")
     else:
         batch = f"batch {found.batch.number}: {found.action}" if found.batch else "no batch was unfinished"
@@ -150,6 +170,8 @@ def print_status(found: Mapping[str, Any], as_json: bool) -> None:
     unfinished = found["unfinished"]
     state = f"batch {unfinished['number']} is {unfinished['state']}: `amnesiac recover`" if unfinished else "none"
     console.print(f"unfinished: {state}")
+    for batch in found["resting"]:
+        console.print(f"resting:    batch {batch['number']} isn't erased yet: {batch['why']}", soft_wrap=True)
     console.print(f"schedule:   {_schedule_line(found['schedule'])}", soft_wrap=True)
 
 

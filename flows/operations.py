@@ -31,13 +31,15 @@ def publish(
 def recover(as_json: Json = False) -> None:
     """Put right what a killed run left: before PUBLISHED back, after it forward. Example: [bold]amnesiac recover[/]
 
-    Every run does this first.
+    A published batch is carried to its receipts, once its grace time is over. Every run does this as well.
     """
     with ready(server=False):
         from flows.console import print_recovery
         from tasks.publishing import recover_now
+        from tasks.receipting import finish_due
 
-        print_recovery(recover_now(), as_json)
+        found = recover_now()
+        print_recovery(found, finish_due(), as_json)
 
 
 def rollback(as_json: Json = False) -> None:

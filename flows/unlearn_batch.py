@@ -6,7 +6,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.evaluate_unlearning import evaluate_unlearning
+from tasks.clearing import purge_copies
 from tasks.deletion import subtract
+from tasks.erasing import destroy_keys, due_batches
 from tasks.naming import unlearn_name
 from tasks.notification import tell_of_crash, tell_of_failure, watch_deadlines
 from tasks.publishing import (
@@ -14,12 +16,15 @@ from tasks.publishing import (
     batch_summary,
     evaluated,
     idle,
+    latest,
     plan_batch,
     publish_version,
     recover_batch,
     staged,
 )
+from tasks.receipting import issue_receipts, redact_receipted
 from tasks.reporting import show_summary
+from tasks.scanning import scan_for_residues
 from tasks.stages import is_stale, stage, writing
 
 
@@ -31,17 +36,21 @@ from tasks.stages import is_stale, stage, writing
     on_crashed=[tell_of_crash],
 )
 def unlearn_batch(force: bool = False, evaluate: bool = True, patient: bool = False) -> dict[str, Any] | State[Any]:
-    """Carry a deletion batch from RECEIVED to PUBLISHED; before that a crash rolls back, after it the next run goes on.
+    """Carry a deletion batch from RECEIVED to RECEIPTED; a crash before PUBLISHED rolls back, after it the next
+    run goes on.
 
     `patient` (as scheduled): wait for `recurrence.minimum_requests`. Returns the batch's states, or the state
     "Nothing to do" or "Waiting".
     """
     with writing("unlearn_batch"), abandoned_on_error():
         recover_batch()
+        for earlier in due_batches():  # published by a run that was killed, or whose grace is over
+            purge_copies(destroy_keys(earlier))
         batch = plan_batch(force, patient)  # RECEIVED → PLANNED
         if batch is None:
             if evaluate and is_stale("evaluate"):
                 evaluate_unlearning()
+            erase()
             watch_deadlines()
             return idle()
         with stage("unlearn", force) as due:
@@ -51,8 +60,17 @@ def unlearn_batch(force: bool = False, evaluate: bool = True, patient: bool = Fa
         if evaluate and (force or is_stale("evaluate")):
             evaluate_unlearning(force)
         batch = evaluated(batch, evaluate)  # → EVALUATED
-        batch = publish_version(batch)  # → PUBLISHED: the commit point; tasks.catalog.LAST_STATE
+        batch = publish_version(batch)  # → PUBLISHED: the commit point
+        erase()  # → KEYS_DESTROYED → PURGED → SCANNED → RECEIPTED: tasks.catalog.LAST_STATE
+        batch = latest(batch)
         summary = batch_summary(batch)
         show_summary("deletion-batch", "Deletion batch", summary)
         watch_deadlines()
     return summary
+
+
+def erase() -> None:
+    """Carry every published batch on: KEYS_DESTROYED → PURGED → SCANNED → RECEIPTED; those in their grace time rest."""
+    for batch in due_batches():
+        issue_receipts(scan_for_residues(purge_copies(destroy_keys(batch))))
+    redact_receipted()  # also where a run was killed before it came to that

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from amnesiac.data import PreparedDataset, open_dataset
 from amnesiac.errors import SettingsError, StoreError
+from amnesiac.hashing import hash_file
 from amnesiac.keys import LocalKeyStore
 from amnesiac.ledger import SealedLedger, open_ledger
-from amnesiac.publication import Head, VersionStore, read_head
+from amnesiac.models import StateDict, load_weights
+from amnesiac.publication import Head, VersionStore, read_head, read_withdrawn
+from amnesiac.publication.version import MODEL
 from amnesiac.requests import Batches, Journal, State
 from amnesiac.settings import Params, load_params
 from amnesiac.training import RunSpec
 
 # The state in which a deletion batch is finished: the last one that flows/unlearn_batch.py carries it to
-LAST_STATE: State = "PUBLISHED"
+LAST_STATE: State = "RECEIPTED"
 STAGES = ("prepare", "train", "unlearn", "evaluate")
 WRITES = {
     "prepare": ("prepared",),
@@ -182,8 +185,19 @@ class Catalog:
         params = self.params()
         return RunSpec(params.seed, params.model, params.training, self.dataset().content_hash)
 
+    def trained(self) -> StateDict | None:
+        """The trained model's weights; None where they are withdrawn. Raises DamagedStore."""
+        return None if read_withdrawn(self.model) else load_weights(self.model / MODEL)
+
+    def trained_file_sha256(self) -> str:
+        """SHA-256 of the trained model's file; raises StoreError."""
+        path = self.model / MODEL
+        if not path.exists():
+            raise StoreError(f"{path} doesn't exist: run `dvc checkout`")
+        return hash_file(path)
+
     def open_ledger(self, weights_sha256: str) -> SealedLedger:
-        """The sealed ledger, checked against the settings and the original weights."""
+        """The sealed ledger, checked against the settings and the trained weights' content hash."""
         run_id = self.run_spec().run_id(self.params().capture)
         return open_ledger(self.ledger, run_id=run_id, weights_sha256=weights_sha256, keys=self.key_store())
 

@@ -5,19 +5,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from amnesiac.errors import KeyDestroyed
 from amnesiac.hashing import hash_tensors
 from amnesiac.ledger import SealedLedger
 from amnesiac.models import StateDict, load_weights
 from amnesiac.publication import (
     Origin,
     Subtraction,
+    Version,
     continues,
     groups_of,
     origin,
+    read_withdrawn,
     rounded,
     state_of,
     write_candidate,
@@ -29,7 +33,7 @@ from amnesiac.unlearning import Confidence, confidence
 from tasks.catalog import catalog
 from tasks.opaque import opaque
 from tasks.progress import shown_progress
-from tasks.requesting import planned_requests
+from tasks.requesting import erased_before, planned_requests
 from tasks.timings import keep_seconds
 from tasks.training import MODEL, model_factory
 
@@ -47,12 +51,14 @@ def subtract() -> dict[str, Any]:
     original; repair it if the settings say so. Publishes nothing.
     """
     at, settings = catalog(), catalog().params().unlearning
-    weights = load_weights(at.model / MODEL)
-    ledger, pointer = at.open_ledger(hash_tensors(weights)), read_pointer(at.requests)
+    trained, pointer = at.trained(), read_pointer(at.requests)
+    ledger = at.open_ledger(hash_tensors(trained) if trained is not None else _withdrawn_hash())
     requests = planned_requests(pointer)
     wanted = origin(ledger, settings, pointer, [request.request_id for request in requests])
-    result = _subtracted(wanted, requests, ledger, weights)
-    found = confidence(ledger, weights, result.master or {}, result.positions, settings.confidence)
+    version = _continued(wanted)
+    weights = trained if trained is not None else _last_weights(version)
+    result = _subtracted(wanted, requests, ledger, weights, state_of(version) if version else Subtraction())
+    found = _confidence(ledger, trained, version, result)
     files = _files(rounded(result.master or {}, weights), result.positions, found)
     facts = wanted.facts() | {
         "subjects": _subjects(result.positions),
@@ -65,22 +71,61 @@ def subtract() -> dict[str, Any]:
 
 
 def _subtracted(
-    wanted: Origin, requests: Sequence[DeletionRequest], ledger: SealedLedger, weights: StateDict
+    wanted: Origin, requests: Sequence[DeletionRequest], ledger: SealedLedger, weights: StateDict, start: Subtraction
 ) -> Subtraction:
-    start = _start(wanted)
     forget_sets = _groups(requests, start, wanted)
     result = subtract_groups(wanted.settings, ledger, weights, start, forget_sets)
+    _refuse_unforgotten(ledger, result)
     keep_seconds("unlearn", result.seconds)
     new = len(requests) - start.requests
     _log.info("%d new requests of %d, %d rows read", new, len(requests), result.read)
     return result
 
 
-def _start(wanted: Origin) -> Subtraction:
-    """Where HEAD ended, if the wanted version goes on from it."""
+def _continued(wanted: Origin) -> Version | None:
+    """HEAD's version, if the wanted one goes on from it."""
     head, store = catalog().head(), catalog().store()
     version = store.read(head.version) if head else None
-    return state_of(version) if version and continues(version, wanted) else Subtraction()
+    return version if version and continues(version, wanted) else None
+
+
+def _withdrawn_hash() -> str:
+    withdrawn = read_withdrawn(catalog().model)
+    return withdrawn.weights_sha256 if withdrawn else ""
+
+
+def _last_weights(version: Version | None) -> StateDict:
+    """What takes the place of the withdrawn trained weights; raises KeyDestroyed where only they would do."""
+    if version is None:
+        raise KeyDestroyed(
+            "the trained model was withdrawn when a deletion batch was erased, and the version that is asked for "
+            "doesn't go on from the published one (another run, method or scale, an older commit, or HEAD is lost): it "
+            "can't be computed again. Go back to the settings and the commit of the published version, or run "
+            "`amnesiac prepare --force` and `amnesiac train`"
+        )
+    version.check()
+    return load_weights(version.subtracted)
+
+
+def _refuse_unforgotten(ledger: SealedLedger, result: Subtraction) -> None:
+    """Whoever was erased must be forgotten: their rows can't be subtracted any more."""
+    left = set(np.flatnonzero(ledger.erased).tolist()) - set(result.positions)
+    if left:
+        raise KeyDestroyed(
+            f"{len(left)} samples of this run were erased and the version asked for doesn't forget them: it can't be "
+            "computed again, nor may it be published. Stage what goes on from HEAD (`amnesiac publish`)"
+        )
+
+
+def _confidence(
+    ledger: SealedLedger, trained: StateDict | None, version: Version | None, result: Subtraction
+) -> Confidence | None:
+    """From the trained weights; where they are withdrawn from HEAD's, whose drift is known."""
+    limits = catalog().params().unlearning.confidence
+    if trained is not None or version is None:
+        return confidence(ledger, trained or {}, result.master or {}, result.positions, limits)
+    drift = (version.facts["confidence"] or {}).get("drift", 0.0)
+    return confidence(ledger, version.master(), result.master or {}, result.positions, limits, drift)
 
 
 def _groups(requests: Sequence[DeletionRequest], start: Subtraction, wanted: Origin) -> list[ForgetSet]:
@@ -89,7 +134,10 @@ def _groups(requests: Sequence[DeletionRequest], start: Subtraction, wanted: Ori
     said = {name: facts[name] for name in ("run_id", "method", "pointer")} | {"scale": wanted.settings.scale}
     ends = (len(requests),) if start.groups else groups_of(catalog().batches(), said, len(requests))
     parts = zip((start.requests, *ends), ends, strict=False)
-    return [resolve(requests[low:high], index) for low, high in parts if low < high]
+    fresh = not catalog().dataset().erased.any()  # prepared after all erasures: what was redacted isn't in it
+    return [
+        resolve(requests[low:high], index, gone=erased_before(), redacted=fresh) for low, high in parts if low < high
+    ]
 
 
 def _files(weights: StateDict, forgotten: Sequence[int], found: Confidence | None) -> dict[str, StateDict | None]:

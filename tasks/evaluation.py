@@ -26,7 +26,7 @@ from amnesiac.evaluation import (
     to_png,
     to_svg,
 )
-from amnesiac.models import load_weights
+from amnesiac.models import StateDict, load_weights
 from amnesiac.publication import read_positions, read_staged
 from amnesiac.publication.version import FORGOTTEN
 from tasks.catalog import Catalog, catalog
@@ -62,8 +62,12 @@ def compare_models(forget: Sequence[int], retrained: Path) -> dict[str, Any]:
 @opaque
 def write_report(metrics: Mapping[str, Any], forget: Sequence[int], retrained: Path) -> Path:
     """Report, figures and tables for `dvc plots`; returns the report's path."""
+    return _write_report(metrics, _examples(forget, retrained))
+
+
+def _write_report(metrics: Mapping[str, Any], examples: Sequence[ForgottenExample]) -> Path:
     at = catalog()
-    figures = draw_figures(metrics, _examples(forget, retrained))
+    figures = draw_figures(metrics, examples)
     with whole_folder(at.evaluation) as aside:
         page = render_report(metrics, _facts(), {name: to_svg(figure) for name, figure in figures.items()})
         write_bytes(aside / "report.html", page.encode())
@@ -100,10 +104,33 @@ def _sets(dataset: PreparedDataset, forget: Sequence[int]) -> dict[str, Split]:
 
 
 def _weights(at: Catalog, retrained: Path) -> dict[str, dict[str, torch.Tensor]]:
-    weights = {"original": load_weights(at.model / MODEL), "unlearned": load_weights(at.unlearned / MODEL)}
+    before = _baseline(at)
+    weights = {"original": before} if before else {}
+    weights["unlearned"] = load_weights(at.unlearned / MODEL)
     if (at.unlearned / REPAIRED).exists():
         weights["repaired"] = load_weights(at.unlearned / REPAIRED)
     return weights | {"retrained": load_weights(retrained)}
+
+
+def _baseline(at: Catalog) -> StateDict | None:
+    """What doing nothing would leave: the trained model; once that is withdrawn, the version published before this one.
+
+    None where that is withdrawn too.
+    """
+    if (trained := at.trained()) is not None:
+        return trained
+    head, store = at.head(), at.store()
+    if head is None:
+        return None
+    before = head.predecessor if store.id_of(at.unlearned) == head.version else head.version
+    return store.read(before).weights() if before in store.ids() else None
+
+
+def rewrite_report() -> None:
+    """The report once more without pictures of samples whose keys are destroyed; nothing where there is no report."""
+    at = catalog()
+    if (at.evaluation / "examples.png").exists():
+        _write_report(json.loads(at.metrics.read_text()), ())
 
 
 def _seconds(retrained: Path) -> dict[str, float]:

@@ -15,12 +15,13 @@ from prefect.states import Completed
 
 from amnesiac.durable import sweep
 from amnesiac.errors import AmnesiacError
+from amnesiac.evaluation import judge
 from amnesiac.hashing import hash_file
 from amnesiac.publication import Head, Recovery, publish, read_staged, recover, roll_back
 from amnesiac.requests import DeletionBatch, DeletionRequest, State, pending, read_pointer, resolve
 from tasks.catalog import catalog
 from tasks.opaque import opaque
-from tasks.requesting import applied_requests, pending_requests, plan_requests, planned_requests
+from tasks.requesting import applied_requests, erased_before, pending_requests, plan_requests, planned_requests
 from tasks.stages import is_stale, writing
 
 _FIGURES = ("forget_accuracy", "retain_accuracy", "test_accuracy", "kl_forget", "kl_test")
@@ -73,7 +74,9 @@ def plan_batch(force: bool, patient: bool) -> DeletionBatch | None:
     if not (new or force or _changed()):
         return None
     batch = catalog().batches().open([request.request_id for request in new])
-    forget = resolve(new, catalog().dataset().index)
+    at = catalog()
+    fresh = not at.dataset().erased.any()
+    forget = resolve(new, at.dataset().index, gone=erased_before(), redacted=fresh)
     facts = {"requests": len(new), "samples": len(forget.rows), "not_trained": forget.not_trained}
     return _reached(batch, "PLANNED", facts)
 
@@ -118,9 +121,14 @@ def publish_version(batch: DeletionBatch) -> DeletionBatch:
     """EVALUATED → PUBLISHED: the candidate becomes a version and HEAD, in one rename."""
     at = catalog()
     head = publish(at.batches(), batch, at.store(), at.unlearned)
-    after = next(found for found in at.batches().history() if found.number == batch.number)
+    after = latest(batch)
     _log.info("batch %d: PUBLISHED, version %s, %d requests", batch.number, head.version[:12], len(head.requests))
     return after
+
+
+def latest(batch: DeletionBatch) -> DeletionBatch:
+    """The batch as the journal has it now."""
+    return next(found for found in catalog().batches().history() if found.number == batch.number)
 
 
 def reach(batch: DeletionBatch, to: State, work: Callable[[DeletionBatch], Mapping[str, Any]]) -> DeletionBatch:
@@ -163,7 +171,8 @@ def _measured() -> dict[str, Any]:
     at = catalog()
     metrics, role = json.loads(at.metrics.read_text()), _ROLES[read_staged(at.unlearned)["published"]]
     figures = {name: metrics[role][name] for name in _FIGURES}
-    return {"evaluated": True, "role": role, "metrics_sha256": hash_file(at.metrics)} | figures
+    sentence = judge(metrics, role).sentence if role != "retrained" else "The model was retrained without the samples."
+    return {"evaluated": True, "role": role, "metrics_sha256": hash_file(at.metrics), "verdict": sentence} | figures
 
 
 def recovery_facts(found: Recovery) -> dict[str, Any]:

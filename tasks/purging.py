@@ -56,6 +56,11 @@ def cache_folder(project: Path, patience: float = 10.0) -> Path:
     return (project / run_dvc(project, patience, "cache", "dir").strip()).resolve()
 
 
+def local_remotes(project: Path, patience: float = 10.0) -> list[Path]:
+    """Folders of the remotes that lie on this machine."""
+    return [Path(url) for url in _remotes(project, patience).values() if "://" not in url]
+
+
 def cached_objects(folder: Path) -> dict[str, int]:
     """Every object of a cache or local remote by its hash, with its bytes. Names of folder lists end in `.dir`."""
     found = {}

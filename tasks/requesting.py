@@ -6,11 +6,14 @@ from datetime import datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from amnesiac.erasure import Tombstones
 from amnesiac.errors import SpecMismatch
 from amnesiac.requests import (
     STATES,
     DeletionRequest,
     FilingResult,
+    Gone,
+    Kind,
     Pointer,
     RequestDraft,
     State,
@@ -45,7 +48,24 @@ def file_new_requests(requests: Sequence[NewRequest]) -> int:
     """Journal the requests of a flow's parameters; how many of them are new."""
     if not requests:
         return 0
-    return len(file_requests([draft(request) for request in requests]).filed)
+    held = {request.request_id for request in catalog().open_journal().requests()}
+    drafts = [draft(request) for request in requests if _random_id(request) not in held]
+    return len(file_requests(drafts).filed)
+
+
+def _random_id(request: NewRequest) -> str | None:
+    """The same draw has the same id, so that it is made once: later other samples would be drawn, of those left."""
+    return None if request.random_count is None else f"random-{request.random_count}-seed-{request.random_seed}"
+
+
+def erased_before() -> Gone:
+    """Whether a request's value names what was erased: then the data set doesn't hold it any more."""
+    tombstones = Tombstones(catalog().tombstones)
+
+    def gone(kind: Kind, value: str) -> bool:
+        return kind != "class" and bool(tombstones.mask([value], [value])[0])
+
+    return gone
 
 
 def file_requests(drafts: Sequence[RequestDraft], received: datetime | None = None) -> FilingResult:
@@ -63,7 +83,8 @@ def file_requests(drafts: Sequence[RequestDraft], received: datetime | None = No
 def draft(request: NewRequest) -> RequestDraft:
     """A request as the journal takes it."""
     if request.random_count is not None:
-        return draw_random(catalog().dataset().index, request.random_seed, count=request.random_count)
+        index, name = catalog().dataset().index, _random_id(request)
+        return draw_random(index, request.random_seed, count=request.random_count, request_id=name)
     if request.subject is not None:
         return RequestDraft("subject", (request.subject,))
     return RequestDraft("class", request.classes) if request.classes else RequestDraft("samples", request.samples)

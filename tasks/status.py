@@ -7,6 +7,7 @@ from typing import Any
 from amnesiac.publication import Head
 from amnesiac.requests import DeletionBatch
 from tasks.catalog import LAST_STATE, catalog
+from tasks.erasing import resting
 from tasks.notification import current_deadlines
 from tasks.publishing import waiting
 from tasks.requesting import pending_requests, request_states
@@ -21,7 +22,8 @@ def status() -> dict[str, Any]:
     """
     at, states, open_requests = catalog(), request_states(), pending_requests()
     alarms = current_deadlines()
-    unfinished, settings = at.batches().current(), at.params().recurrence
+    unfinished = next((batch for batch in at.batches().unfinished() if not _rests(batch)), None)
+    settings = at.params().recurrence
     return {
         "requests": dict(Counter(states.values())),
         "pending": len(open_requests),
@@ -30,9 +32,15 @@ def status() -> dict[str, Any]:
         "deadlines": [asdict(d) for d in alarms if d.alarm != "answered"],
         "head": _head(at.head()),
         "unfinished": _batch(unfinished) if unfinished else None,
+        "resting": [_batch(batch) | {"why": resting(batch)} for batch in at.batches().unfinished() if _rests(batch)],
         "last_state": LAST_STATE,
         "schedule": {name: getattr(settings, name) for name in _SCHEDULE} | {"waiting": waiting(open_requests)},
     }
+
+
+def _rests(batch: DeletionBatch) -> bool:
+    """Whether it is published and its erasure waits."""
+    return batch.reached("PUBLISHED") and resting(batch) is not None
 
 
 def history() -> list[dict[str, Any]]:

@@ -59,16 +59,21 @@ def retrain_reference(forget: Sequence[int]) -> Path:
     found by its content key.
     """
     at, dataset = catalog(), catalog().dataset()
-    key = hash_json([at.run_spec().facts(), sorted(forget)])[:24]
-    path = at.retrained / f"{key}.safetensors"
+    path = reference_path(forget)
     if not path.exists():
         with shown_progress("retrain", "retraining without the forget set") as progress:
             result = retrain_without(
                 at.run_spec(), model_factory(dataset), dataset.split("train"), forget, progress=progress
             )
         save_weights(path, result.weights)
-        keep_seconds(f"retrain-{key}", result.seconds)
+        keep_seconds(f"retrain-{path.stem}", result.seconds)
     return path
+
+
+def reference_path(forget: Sequence[int]) -> Path:
+    """Where the reference without these training positions lies: by run and positions, so erasure doesn't hide it."""
+    at = catalog()
+    return at.retrained / f"{hash_json([at.run_spec().facts(), sorted(forget)])[:24]}.safetensors"
 
 
 def model_factory(dataset: PreparedDataset) -> Callable[[], nn.Module]:

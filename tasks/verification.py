@@ -5,14 +5,16 @@ from dataclasses import replace
 
 from amnesiac.errors import InputError, RequestError, SettingsError, SpecMismatch, StoreError
 from amnesiac.ledger.manifest import read_manifest
-from amnesiac.publication import Head, read_positions, read_staged
+from amnesiac.publication import Head, read_positions, read_staged, read_withdrawn
 from amnesiac.publication import Version as Published
 from amnesiac.publication.version import CORRECTION, FORGOTTEN
-from amnesiac.requests import Pointer, resolve
+from amnesiac.publication.withdrawn import WITHDRAWN
+from amnesiac.receipts import Chain, verify_chain
+from amnesiac.requests import STATES, Pointer, State, resolve
 from amnesiac.unlearning.settled import SETTLED
 from amnesiac.verification import Verification, Version, verify
 from tasks.catalog import catalog
-from tasks.requesting import planned_requests
+from tasks.requesting import erased_before, planned_requests
 from tasks.stages import writing
 from tasks.training import MODEL
 
@@ -32,8 +34,32 @@ def verify_published() -> Verification:
             version = _of_head(head) if head else _of_staged()
         except (StoreError, RequestError) as error:  # nothing says which weights, and which samples were deleted
             return Verification(problems=(str(error),))
-        found = verify(at.ledger, at.model / MODEL, version, at.key_store())
-        return replace(found, problems=(*(_problems_of(head) if head else ()), *found.problems))
+        original = at.model / (WITHDRAWN if read_withdrawn(at.model) else MODEL)
+        found = verify(at.ledger, original, version, at.key_store())
+        more = (*(_problems_of(head) if head else ()), *found.problems, *_problems_of_receipts())
+        return replace(found, problems=more)
+
+
+def _problems_of_receipts() -> tuple[str, ...]:
+    """What is wrong with the chain of receipts; every receipted batch's requests have one."""
+    at = catalog()
+    if not at.receipts.exists() and not _receipted():
+        return ()
+    found = verify_chain(at.receipts).problems
+    held = {stored.signed.receipt.request.id for stored in Chain(at.receipts).receipts()} if not found else set()
+    missing = [] if found else [request for request in _receipted() if request not in held]
+    lost = f"{len(missing)} requests are RECEIPTED and have no receipt: restore {at.receipts} from a backup"
+    return (*found, *([lost] if missing else []))
+
+
+def _receipted() -> list[str]:
+    done = [batch for batch in catalog().batches().history() if not batch.ended and batch.reached("RECEIPTED")]
+    return [request_id for batch in done for request_id in batch.request_ids]
+
+
+def _readable(state: State) -> bool:
+    """Whether the data set still tells whom a request named."""
+    return STATES.index(state) < STATES.index("KEYS_DESTROYED")
 
 
 def _of_head(head: Head) -> Version:
@@ -54,6 +80,7 @@ def _of_staged() -> Version:
     """The candidate, and the samples of the requests that it covers; the trained model where nothing was staged."""
     at = catalog()
     if not at.unlearned.exists():
+        _refuse_withdrawn()
         return Version(at.model / MODEL)
     said = read_staged(at.unlearned)
     _refuse_other_methods(said["method"], said["samples"], str(at.unlearned))
@@ -64,6 +91,14 @@ def _of_staged() -> Version:
         at.unlearned / MODEL, positions, (), said["run_id"], said["weights_sha256"], correction,
         said["correction_sha256"],
     )  # fmt: skip
+
+
+def _refuse_withdrawn() -> None:
+    if read_withdrawn(catalog().model):
+        raise SpecMismatch(
+            "nothing is published or staged, and the trained model was withdrawn when a version was: restore "
+            f"{catalog().published} from a backup"
+        )
 
 
 def _refuse_other_methods(method: str, samples: int, where: str) -> None:
@@ -103,7 +138,9 @@ def _check_roots(head: Head) -> None:
 def _check_journal(version: Published) -> None:
     """All that the requests name (as far as they aren't redacted) is forgotten."""
     requests = planned_requests(Pointer(**version.facts["pointer"]))
-    named = resolve([request for request in requests if not request.redacted], catalog().dataset().index)
+    states = catalog().batches().request_states()
+    readable = [r for r in requests if not r.redacted and _readable(states.get(r.request_id, "RECEIVED"))]
+    named = resolve(readable, catalog().dataset().index, gone=erased_before())
     if left := set(named.rows) - set(version.positions()):
         raise SpecMismatch(
             f"{len(left)} samples of requests that version {version.id[:12]} has applied aren't among those that it "

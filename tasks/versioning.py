@@ -12,6 +12,9 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+import yaml
+
+from amnesiac.durable import write_bytes
 from amnesiac.errors import AmnesiacError
 
 # of DVC's two locks: the repository's (held for moments) and the stages' (held while `dvc repro` runs a command)
@@ -57,6 +60,15 @@ def record_stages(project: Path, names: Collection[str], patience: float = 60.0)
             f"{', '.join(sorted(left))} changed in {project} while it was being recorded: look at `dvc status`, then "
             f"run `dvc repro {' '.join(sorted(left))}`"
         )
+
+
+def forget_stages(project: Path, names: Collection[str]) -> None:
+    """Take stages out of dvc.lock, as if they had never run: stale, and `dvc gc` keeps nothing of theirs."""
+    path = project / "dvc.lock"
+    content = yaml.safe_load(path.read_text()) if path.exists() else None
+    if content and set(names) & set(content.get("stages") or {}):
+        content["stages"] = {name: stage for name, stage in content["stages"].items() if name not in names}
+        write_bytes(path, yaml.safe_dump(content, sort_keys=False).encode())
 
 
 def run_dvc(project: Path, patience: float, *arguments: str) -> str:

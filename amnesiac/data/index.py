@@ -1,7 +1,7 @@
-"""The index of a prepared data set on disk: ids in clear, or encrypted with their subject's key.
+"""The index of a prepared data set on disk: ids in clear, or encrypted with their sample's key.
 
     in clear    row, sample_id, subject_id, label, class_name, split
-    encrypted   row, key, label, class_name, split, ids: `key` is the number of the subject's data key, `ids` both ids,
+    encrypted   row, key, label, class_name, split, ids: `key` is the number of the sample's data key, `ids` both ids,
                 encrypted
 
 An erased sample, whose key is gone, keeps its row: its ids are then `erased-ROW`, in memory only.

@@ -4,7 +4,7 @@
     index.parquet   row, sample_id, subject_id, label, class_name, split (encrypted: see `amnesiac.data.index`)
     dataset.json    see `amnesiac.data.record`; written last, so a folder without it is unfinished
 
-With a key store, images and ids are encrypted with their subject's key.
+With a key store, images and ids are encrypted with their sample's key.
 No file holds a time: two runs on the same data and settings, with the same key store, give the same bytes, in any
 destination.
 """
@@ -23,7 +23,7 @@ from amnesiac.data.splits import split_rows
 from amnesiac.durable import whole_folder
 from amnesiac.errors import SettingsError
 from amnesiac.hashing import hash_file, hash_json
-from amnesiac.keys import Encrypted, KeyStore, subject_name
+from amnesiac.keys import Encrypted, KeyStore, sample_name
 from amnesiac.rowstore import Bytes2D, Checksum, RowArray, RowSeal, RowWriter
 from amnesiac.settings import DataSettings
 
@@ -48,7 +48,7 @@ def prepare_dataset(
 ) -> DatasetSummary:
     """Check, split and write `samples`; `destination` appears whole, or stays as it was.
 
-    keys: makes a key for each subject that has none, and encrypts what belongs to them; None: all lies in clear
+    keys: makes a key for each sample that has none, and encrypts what belongs to them; None: all lies in clear
 
     Raises DataError for malformed samples, SettingsError for a mean or std that doesn't fit the channels.
     """
@@ -62,7 +62,7 @@ def prepare_dataset(
     content = content_hash(samples, splits, mean, std)
     seal: RowSeal = Checksum()
     if keys is not None:
-        seal = Encrypted(keys, keys.ensure([subject_name(subject) for subject in index["subject_id"]]))
+        seal = Encrypted(keys, keys.ensure([sample_name(sample) for sample in index["sample_id"]]))
         index = encrypted_index(index, keys, seal.numbers, content)
     with whole_folder(destination) as folder:
         rows_root = _write_images(RowArray(folder / GROUP, ROWS, content, seal), samples.images, order)

@@ -37,7 +37,10 @@ def compare(
     class_names: Sequence[str],
     batch_size: int = 1024,
 ) -> Metrics:
-    """Compare the models that `weights` holds by role: original, unlearned, retrained, optionally repaired.
+    """Compare the models that `weights` holds by role: unlearned, retrained, optionally original and repaired.
+
+    "original" is what doing nothing would leave: the trained model, or the version published before. Without it (both
+    are withdrawn) there is no relative verification error.
 
     `model` gives the architecture and stays as it is. `sets` holds (inputs `[n, c, h, w]`, labels `[n]`) as
     "forget", "retain" and "test". The result is exactly what JSON can hold, None where a value isn't defined:
@@ -63,6 +66,8 @@ def compare(
     trained = [name for name, _ in model.named_parameters()]
     errors = {
         role: relative_verification_error(weights[role], weights["retrained"], weights["original"], trained)
+        if "original" in weights
+        else math.inf
         for role in logits
     }
     metrics: Metrics = {
@@ -79,7 +84,7 @@ def roles_in(metrics: Mapping[str, Any]) -> list[str]:
 
 def classes_in(metrics: Mapping[str, Any]) -> list[str]:
     """The class names in order: numbered ones by number, because a JSON file with sorted keys has 10 before 2."""
-    names = list(metrics["original"]["per_class_test_accuracy"])
+    names = list(metrics["retrained"]["per_class_test_accuracy"])
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
@@ -97,7 +102,7 @@ def _measure(
         "per_class_test_accuracy": dict(zip(class_names, per_class, strict=True)),
         **{f"kl_{name}": divergences.get(name) for name in ("forget", "test")},
         **{f"margin_{name}": margins.get(name) for name in SETS},
-        # JSON has no infinity; it arises only where original and retrained are the same model.
+        # JSON has no infinity; it arises only where original and retrained are the same model, or there is no original.
         "relative_verification_error": error if math.isfinite(error) else None,
     }
 
@@ -126,7 +131,7 @@ def _finite(logits: torch.Tensor, role: str, name: str) -> torch.Tensor:
 
 
 def _check(weights: Mapping[str, Weights], sets: Mapping[str, Samples], class_names: Sequence[str]) -> None:
-    missing = [role for role in ("original", "unlearned", "retrained") if role not in weights]
+    missing = [role for role in ("unlearned", "retrained") if role not in weights]
     unknown = [role for role in weights if role not in ROLES]
     if missing or unknown:
         raise InputError(f"roles are {', '.join(ROLES)}: missing {missing}, unknown {unknown}")

@@ -78,7 +78,11 @@ def _kl_findings(metrics: Mapping[str, Any], role: str) -> list[tuple[Level, str
 
 
 def _kl_finding(metrics: Mapping[str, Any], role: str, name: str) -> tuple[Level, str]:
-    own, untouched = (metrics[k][f"kl_{name}"] for k in (role, "original"))
+    own = metrics[role][f"kl_{name}"]
+    if "original" not in metrics:
+        text = f"KL from the retrained model on the {name} set is {own:.3g} nats"
+        return ("close" if own <= KL_FLOOR else "partly"), text
+    untouched = metrics["original"][f"kl_{name}"]
     text = (
         f"KL from the retrained model on the {name} set is {own:.3g} nats, that of the original model {untouched:.3g}"
     )

@@ -3,7 +3,7 @@
 from amnesiac.keys.encryption import Encrypted, seal_texts, unseal_texts
 from amnesiac.keys.ids import ERASED_ID, erased_mask, seal_ids, unseal_ids
 from amnesiac.keys.local import LocalKeyStore
-from amnesiac.keys.store import Destruction, KeyStore, check_store, step_name, subject_name
+from amnesiac.keys.store import Destruction, KeyStore, check_store, sample_name, step_name
 
 __all__ = [
     "ERASED_ID",
@@ -15,8 +15,8 @@ __all__ = [
     "erased_mask",
     "seal_ids",
     "seal_texts",
+    "sample_name",
     "step_name",
-    "subject_name",
     "unseal_ids",
     "unseal_texts",
 ]

@@ -1,4 +1,4 @@
-"""Ids of samples and subjects, encrypted with their subject's key, and what an erased sample is called afterwards."""
+"""Ids of samples and subjects, encrypted with their sample's key, and what an erased sample is called afterwards."""
 
 import json
 import re

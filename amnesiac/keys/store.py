@@ -30,7 +30,7 @@ class Destruction:
 class KeyStore(Protocol):
     """Data keys of 256 bits, each with a number that it keeps for ever: 0, 1, 2, ...
 
-    A key belongs to a name (`subject_name`, `step_name`), of which the store keeps no more than a keyed hash.
+    A key belongs to a name (`sample_name`, `step_name`), of which the store keeps no more than a keyed hash.
     """
 
     @property
@@ -67,9 +67,9 @@ class KeyStore(Protocol):
         ...
 
 
-def subject_name(subject_id: str) -> str:
-    """The name that the key of a subject's samples goes by."""
-    return f"subject:{subject_id}"
+def sample_name(sample_id: str) -> str:
+    """The name that a sample's key goes by. Not its subject's: a request may name some of a person's samples."""
+    return f"sample:{sample_id}"
 
 
 def step_name(run_id: str, step: int) -> str:

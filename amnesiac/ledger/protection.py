@@ -1,4 +1,4 @@
-"""Who owns which row of a ledger: a sample's rows are its subject's, a whole update belongs to its step alone.
+"""Who owns which row of a ledger: a sample's rows are its own, a whole update belongs to its step alone.
 
 An update of a step holds parts of all samples of its mini-batch. So it has a key of its own, which is destroyed with
 the first of these samples that is erased (`step_numbers`).
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load, save
 
-from amnesiac.keys import Encrypted, KeyStore, step_name, subject_name
+from amnesiac.keys import Encrypted, KeyStore, sample_name, step_name
 from amnesiac.keys.store import Numbers
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.rowstore import Checksum, RowArray, RowSeal
@@ -24,7 +24,7 @@ STEP_KEYS = "step-keys.safetensors"
 class Owners:
     """Data keys of a run.
 
-    samples: each training sample's, `[n]`, its subject's;  steps: each step's, `[steps]`, empty without such rows
+    samples: each training sample's, `[n]`;  steps: each step's, `[steps]`, empty without such rows
     """
 
     store: KeyStore
@@ -46,9 +46,9 @@ class RowPlace:
         return RowArray(self.group, spec.name, self.run_id, self.steps if spec.per == "step" else self.samples)
 
 
-def owners(store: KeyStore, run_id: str, subject_ids: Sequence[str], steps: int) -> Owners:
-    """The keys of a run's subjects and of so many steps, made where there are none."""
-    names = [subject_name(subject) for subject in subject_ids]
+def owners(store: KeyStore, run_id: str, sample_ids: Sequence[str], steps: int) -> Owners:
+    """The keys of a run's samples and of so many steps, made where there are none."""
+    names = [sample_name(sample) for sample in sample_ids]
     numbers = store.ensure(names + [step_name(run_id, step) for step in range(steps)])
     return Owners(store, numbers[: len(names)], numbers[len(names) :])
 

@@ -40,7 +40,7 @@ class Run:
     captured:        which samples must have rows, all if None
     labels:          class of each sample, where classes are known
     attachments:     further files of the ledger, by name (the curvature)
-    keys:            makes a key for each subject, and for each step whose whole update is kept, and encrypts rows and
+    keys:            makes a key for each sample, and for each step whose whole update is kept, and encrypts rows and
                      ids with them; None: all lies in clear
     """
 
@@ -94,7 +94,7 @@ def seal(
 def _owners(run: Run, ledgers: Sequence[LedgerSpec], steps: int) -> Owners | None:
     if run.keys is None:
         return None
-    return owners(run.keys, run.run_id, run.subject_ids, steps if any(s.per == "step" for s in ledgers) else 0)
+    return owners(run.keys, run.run_id, run.sample_ids, steps if any(s.per == "step" for s in ledgers) else 0)
 
 
 def _write_settled(
@@ -144,7 +144,7 @@ def _write_samples(
 
 
 def _id_columns(run: Run, keys: Owners | None) -> dict[str, Any]:
-    """Ids in clear, or the number of each subject's key and the ids encrypted with it."""
+    """Ids in clear, or the number of each sample's key and the ids encrypted with it."""
     if keys is None:
         return {"sample_id": list(run.sample_ids), "subject_id": list(run.subject_ids)}
     sealed = seal_ids(keys.store, keys.samples, run.sample_ids, run.subject_ids, run.run_id)

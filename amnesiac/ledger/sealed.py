@@ -119,6 +119,15 @@ class SealedLedger:
             raise UnknownSample(f"{len(unknown)} samples are not in {self.folder}: {unknown[:20]}")
         return [int(p) for p in place.loc[list(sample_ids)]]
 
+    def plain_rows(self, positions: Sequence[int]) -> list[bytes]:
+        """The decrypted bytes of all kinds of rows of training samples, where they were captured: what a search for
+        residues looks for. Raises DamagedRow, KeyDestroyed.
+        """
+        captured = self.table["ledger_row"].to_numpy(np.int64)[list(positions)]
+        rows = np.sort(captured[captured >= 0])
+        names = [name for name in self.manifest.entries if not name.startswith("updates")]
+        return [row.tobytes() for name in names for row in self._read(self._reader(name), name, rows)]
+
     def row_bytes(self, name: str) -> int:
         """Bytes of a row."""
         return self.manifest.entries[name].row_bytes

@@ -12,8 +12,9 @@ from amnesiac.publication.candidate import (
 )
 from amnesiac.publication.head import Head, head_of, read_head, swap_head
 from amnesiac.publication.publish import Recovery, groups_of, publish, published_facts, recover, roll_back
-from amnesiac.publication.store import VersionStore, read_staged
+from amnesiac.publication.store import VersionStore, read_staged, restore_candidate
 from amnesiac.publication.version import Version, read_positions
+from amnesiac.publication.withdrawn import Withdrawn, read_withdrawn, withdraw
 
 __all__ = [
     "Head",
@@ -22,6 +23,7 @@ __all__ = [
     "Subtraction",
     "Version",
     "VersionStore",
+    "Withdrawn",
     "continues",
     "groups_of",
     "head_of",
@@ -31,11 +33,14 @@ __all__ = [
     "read_head",
     "read_positions",
     "read_staged",
+    "read_withdrawn",
     "recover",
+    "restore_candidate",
     "roll_back",
     "rounded",
     "state_of",
     "subtract",
     "swap_head",
+    "withdraw",
     "write_candidate",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from amnesiac.errors import InputError, SpecMismatch
+from amnesiac.errors import BatchConflict, InputError, SpecMismatch
 from amnesiac.publication.head import Head, head_of, read_head, swap_head
 from amnesiac.publication.store import VersionStore
 from amnesiac.publication.version import Version
@@ -54,7 +54,13 @@ def roll_back(batches: Batches, store: VersionStore) -> Head:
     now = read_head(store)
     if now is None or now.predecessor is None:
         raise InputError("nothing can be rolled back: no version, or only the first, was published")
-    version, history = store.read(now.predecessor), {batch.number: batch for batch in batches.history()}
+    history = {batch.number: batch for batch in batches.history()}
+    if now.batch in history and history[now.batch].reached("KEYS_DESTROYED"):
+        raise BatchConflict(
+            f"the erasure of deletion batch {now.batch} has begun ({history[now.batch].state}): the version before it "
+            "holds erased samples and doesn't come back. To keep a time for rolling back, set erasure.grace_days"
+        )
+    version = store.read(now.predecessor)
     version.check()
     earlier = _published_as(history, now.predecessor)
     if now.batch not in history:

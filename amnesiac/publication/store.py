@@ -94,6 +94,18 @@ class VersionStore:
         return left + orphans
 
 
+def restore_candidate(version: Version, staged: Path) -> None:
+    """Write a published version as the candidate that it was, whole or not at all, over what is staged."""
+    version.check()
+    sources = {MASTER: MASTER, FORGOTTEN: FORGOTTEN, version.facts["published"]: MODEL}
+    sources |= {CORRECTION: CORRECTION} if CORRECTION in version.files else {}
+    sources |= {MODEL: SUBTRACTED} if SUBTRACTED in version.files else {}
+    with whole_folder(staged) as aside:
+        for name, source in sources.items():
+            write_bytes(aside / name, (version.folder / source).read_bytes())
+        write_json(aside / STAGED, dict(version.facts))
+
+
 def read_staged(staged: Path) -> dict[str, Any]:
     """What a staged candidate covers; raises DamagedStore when it is missing or can't be read."""
     path = staged / STAGED

@@ -10,11 +10,10 @@ from amnesiac.requests.journal import FilingResult, Journal
 from amnesiac.requests.parsing import read_requests
 from amnesiac.requests.pointer import Pointer, read_pointer, write_pointer
 from amnesiac.requests.request import DeletionRequest, Kind, RequestDraft, pending
-from amnesiac.requests.resolution import ForgetSet, resolve
+from amnesiac.requests.resolution import ForgetSet, Gone, named_rows, nothing_gone, resolve
 from amnesiac.requests.states import STATES, DeletionBatch, Event, State
 
 __all__ = [
-    "STATES",
     "Batches",
     "Deadline",
     "DeletionBatch",
@@ -22,14 +21,18 @@ __all__ = [
     "Event",
     "FilingResult",
     "ForgetSet",
+    "Gone",
     "Journal",
     "Kind",
     "Pointer",
     "RequestDraft",
+    "STATES",
     "State",
     "deadlines",
     "draw_random",
     "due",
+    "named_rows",
+    "nothing_gone",
     "pending",
     "read_pointer",
     "read_requests",

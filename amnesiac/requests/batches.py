@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from amnesiac.errors import BatchConflict, DamagedStore, RequestError, StaleWriter
-from amnesiac.requests.database import REMEDY, reading, writing
+from amnesiac.requests.database import REMEDY, reading, wipe_log, writing
 from amnesiac.requests.journal import Journal
 from amnesiac.requests.request import timestamp
 from amnesiac.requests.states import STATES, DeletionBatch, Ended, Event, State, check_next
@@ -25,7 +25,7 @@ _EVENTS = "SELECT state, at, fence, facts FROM events WHERE batch = ? ORDER BY e
 
 
 class Batches:
-    """The batches of a journal. A batch is finished in the state `last`; at most one may be unfinished."""
+    """The batches of a journal. A batch is finished in the state `last`; at most one may be unpublished."""
 
     def __init__(self, journal: Journal, last: State = "RECEIPTED") -> None:
         """Name the journal; nothing is opened or created yet."""
@@ -34,10 +34,10 @@ class Batches:
     def open(self, request_ids: Collection[str]) -> DeletionBatch:
         """A new batch in state RECEIVED over journalled requests (none: the version is made anew for other reasons).
 
-        Raises BatchConflict when another batch is unfinished, RequestError when a request isn't journalled.
+        Raises BatchConflict when another batch isn't published yet, RequestError when a request isn't journalled.
         """
         with writing(self.path) as connection:
-            if unfinished := [batch for batch in _all(connection) if self._unfinished(batch)]:
+            if unfinished := [batch for batch in _all(connection) if self._unpublished(batch)]:
                 raise BatchConflict(
                     f"deletion batch {unfinished[0].number} is unfinished ({unfinished[0].state}): "
                     "run `amnesiac recover`"
@@ -92,8 +92,36 @@ class Batches:
             yield fence
 
     def current(self) -> DeletionBatch | None:
-        """The unfinished batch; of several (published, where states were added since) the oldest."""
-        return next((batch for batch in self.history() if self._unfinished(batch)), None)
+        """The unfinished batch: the one that isn't published yet, else the oldest that waits for its erasure."""
+        found = self.unfinished()
+        return next((batch for batch in found if self._unpublished(batch)), found[0] if found else None)
+
+    def unfinished(self) -> tuple[DeletionBatch, ...]:
+        """All batches that aren't finished, the oldest first; all but one are published."""
+        return tuple(batch for batch in self.history() if self._unfinished(batch))
+
+    def hold(self, batch: DeletionBatch, content: Mapping[str, Any]) -> None:
+        """Keep what the batch's erasure needs and its events mustn't hold (ids), until `drop`; JSON.
+
+        Raises StaleWriter for an old fence.
+        """
+        with writing(self.path) as connection:
+            _current(connection, batch)
+            row = (batch.number, json.dumps(content))
+            connection.execute("INSERT OR REPLACE INTO held (batch, content) VALUES (?, ?)", row)
+
+    def held(self, batch: DeletionBatch) -> dict[str, Any] | None:
+        """What `hold` kept; None if there is nothing."""
+        with reading(self.path) as connection:
+            query = "SELECT content FROM held WHERE batch = ?"
+            row = connection.execute(query, (batch.number,)).fetchone() if connection else None
+        return dict(json.loads(row[0])) if row else None
+
+    def drop(self, batch: DeletionBatch) -> None:
+        """Remove what `hold` kept; no copy is left in the file or its log."""
+        with writing(self.path) as connection:
+            connection.execute("DELETE FROM held WHERE batch = ?", (batch.number,))
+        wipe_log(self.path)
 
     def history(self) -> tuple[DeletionBatch, ...]:
         """All batches, the oldest first; raises DamagedStore."""
@@ -107,6 +135,9 @@ class Batches:
 
     def _unfinished(self, batch: DeletionBatch) -> bool:
         return not batch.ended and not batch.reached(self.last)
+
+    def _unpublished(self, batch: DeletionBatch) -> bool:
+        return self._unfinished(batch) and not batch.reached("PUBLISHED")
 
     def _end(
         self, batch: DeletionBatch, how: Ended, facts: Mapping[str, Any], allowed: Collection[State]

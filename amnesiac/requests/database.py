@@ -17,7 +17,7 @@ from amnesiac.durable import sync_folder
 from amnesiac.errors import DamagedStore, StoreError
 
 FILE_NAME, OLD_NAME = "deletions.sqlite", "requests.jsonl"
-FORMAT = 1
+FORMAT = 2
 BUSY_SECONDS = 60.0
 REMEDY = "restore the journal from a backup (git doesn't hold it)"
 _TABLES = (
@@ -33,6 +33,7 @@ _TABLES = (
     """CREATE TABLE events (
         event INTEGER PRIMARY KEY, batch INTEGER NOT NULL REFERENCES batches, state TEXT NOT NULL, at TEXT NOT NULL,
         fence INTEGER NOT NULL, facts TEXT NOT NULL) STRICT""",
+    "CREATE TABLE held (batch INTEGER PRIMARY KEY REFERENCES batches, content TEXT NOT NULL) STRICT",
     "CREATE TABLE fence (value INTEGER NOT NULL) STRICT",
     "INSERT INTO fence VALUES (0)",
 )

@@ -57,7 +57,8 @@ class Journal:
         DamagedStore when the journal can't be read; StoreError when it can't be written.
         """
         moment = _past(received or datetime.now(UTC))
-        refuse_unfit(drafts, (), index)  # before the lock, so that a refused first filing creates no file
+        # before the lock, so that a refused first filing creates no file; what was filed before may be erased by now
+        refuse_unfit(self._new(drafts, moment), (), index)
         if not drafts:
             return FilingResult((), ())
         with writing(self.path, otherwise="nothing was filed") as connection:
@@ -120,6 +121,11 @@ class Journal:
             )
         wipe_log(self.path)
         return len(chosen)
+
+    def _new(self, drafts: Sequence[RequestDraft], moment: datetime) -> Sequence[RequestDraft | DeletionRequest]:
+        """Those of the drafts that aren't journalled."""
+        held, salt = self._first(None)
+        return _sort_out(drafts, held, salt, moment).filed if salt else drafts
 
     def _first(self, count: int | None) -> tuple[tuple[DeletionRequest, ...], str]:
         """Requests and the salt; no salt where there is no journal."""

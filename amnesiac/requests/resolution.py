@@ -1,6 +1,6 @@
 """From deletion requests to the rows of the train split that must be forgotten."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from amnesiac.errors import DamagedStore, RequestError, UnknownSample
+from amnesiac.errors import DamagedStore, KeyDestroyed, RequestError, UnknownSample
 from amnesiac.requests.request import DeletionRequest, Kind
 
 COLUMNS = ("row", "sample_id", "subject_id", "label", "class_name", "split")
@@ -21,6 +21,13 @@ _COLUMN: dict[Kind, str] = {
 }
 _NOUN: dict[Kind, str] = {"samples": "sample", "random": "sample", "subject": "subject", "class": "class"}
 Ints = npt.NDArray[np.int64]
+Gone = Callable[[Kind, str], bool]
+"""Whether a value (of a kind of request) names what was erased, so that the index needn't hold it."""
+
+
+def nothing_gone(kind: Kind, value: str) -> bool:
+    """Nothing was erased."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -60,21 +67,27 @@ class _Selected:
 
     rows: npt.NDArray[np.bool_]
     per_request: Ints
-    unknown: list[str]
+    unknown: list[tuple[Kind, str]]
 
 
-def resolve(requests: Sequence[DeletionRequest], index: pd.DataFrame) -> ForgetSet:
+def resolve(
+    requests: Sequence[DeletionRequest], index: pd.DataFrame, *, gone: Gone = nothing_gone, redacted: bool = False
+) -> ForgetSet:
     """Look the requests up in a prepared data set's index.
 
     `index` has the columns row, sample_id, subject_id, label, class_name and split; `row` counts the train
-    split's samples from 0. Raises UnknownSample listing what the index doesn't hold, RequestError when a class
-    is ambiguous, no train sample would be left or a request was redacted, and DamagedStore when the index itself is
+    split's samples from 0. Values that are `gone` may be missing in it. `redacted`: requests whose values are no longer
+    known may be among them, and name nothing (right for a run that began after their samples were erased).
+
+    Raises UnknownSample listing what the index doesn't hold, RequestError when a class is ambiguous or no train sample
+    would be left, KeyDestroyed when a request was redacted and mayn't be, and DamagedStore when the index itself is
     malformed.
     """
-    _refuse_redacted(requests)
+    if not redacted:
+        _refuse_redacted(requests)
     train = _train_mask(index)
     selected = _select(requests, index, train)
-    _refuse_unknown(selected.unknown)
+    _refuse_unknown(one for one in selected.unknown if not gone(*one))
     _refuse_all(selected.rows, train)
     forgotten = index.loc[selected.rows & train].sort_values("row")
     return ForgetSet(
@@ -84,6 +97,11 @@ def resolve(requests: Sequence[DeletionRequest], index: pd.DataFrame) -> ForgetS
         by_request=dict(zip((r.request_id for r in requests), selected.per_request.tolist(), strict=True)),
         not_trained=int((selected.rows & ~train).sum()),
     )
+
+
+def named_rows(request: DeletionRequest, index: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which rows of the index a request names, bool `[n]`, of all splits; none for a redacted one."""
+    return _select([request], index, _train_mask(index)).rows
 
 
 def refuse_unfit(
@@ -120,7 +138,7 @@ def _train_mask(index: pd.DataFrame) -> npt.NDArray[np.bool_]:
 def _select(requests: Sequence[Selecting], index: pd.DataFrame, train: npt.NDArray[np.bool_]) -> _Selected:
     selected = _Selected(np.zeros(len(index), bool), np.zeros(len(requests), np.int64), [])
     for kind in _COLUMN:
-        numbers = [k for k, request in enumerate(requests) if request.kind == kind]
+        numbers = [k for k, request in enumerate(requests) if request.kind == kind and not _is_redacted(request)]
         if numbers:
             _select_kind(kind, numbers, [requests[k].values for k in numbers], index, train, selected)
     return selected
@@ -143,7 +161,7 @@ def _select_kind(
     flat = [value for request_values in values for value in request_values]
     codes = _class_codes(flat, index, names) if kind == "class" else _codes(flat, names.astype(str))
     unknown = dict.fromkeys(value for value, code in zip(flat, codes.tolist(), strict=True) if code < 0)
-    selected.unknown += [f"{_NOUN[kind]} {value!r}" for value in unknown]
+    selected.unknown += [(kind, value) for value in unknown]
     owners = np.repeat(np.asarray(numbers, np.int64), [len(v) for v in values])[codes >= 0]
     # Each (request, code) once: "3" and "three" may be the same class.
     pairs = np.unique(np.stack([owners, codes[codes >= 0]]), axis=1)
@@ -176,17 +194,24 @@ def _class_codes(values: list[str], index: pd.DataFrame, labels: pd.Index) -> In
     return np.asarray([code_of[next(iter(found))] if found else -1 for found in wanted], np.int64)
 
 
+def _is_redacted(request: Selecting) -> bool:
+    """Whether the values are HMACs; a draft's never are."""
+    return bool(getattr(request, "redacted", False))
+
+
 def _refuse_redacted(requests: Sequence[DeletionRequest]) -> None:
     redacted = [request.request_id for request in requests if request.redacted]
     if redacted:
-        raise RequestError(
-            f"{len(redacted)} requests were redacted after their receipt, the first {redacted[0]!r}: what they named "
-            "is no longer known, so the version that they were applied in can't be computed from the original again"
+        raise KeyDestroyed(
+            f"{len(redacted)} requests were carried out, erased and redacted, the first {redacted[0]!r}: the keys of "
+            "what they named are destroyed, so the version that they were applied in can't be computed from the "
+            "trained model again. The published version is in pipeline_data/published; to train another one, run "
+            "`amnesiac prepare --force` and `amnesiac train`"
         )
 
 
-def _refuse_unknown(unknown: Iterable[str]) -> None:
-    names = list(unknown)
+def _refuse_unknown(unknown: Iterable[tuple[Kind, str]]) -> None:
+    names = [f"{_NOUN[kind]} {value!r}" for kind, value in unknown]
     if names:
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         raise UnknownSample(

@@ -13,6 +13,7 @@ to a trajectory that is further and further away (drift, method.md §9). FACTOR 
 retrainings (docs/methods.md has the figures).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,15 +50,19 @@ def confidence(
     master: Mapping[str, torch.Tensor],
     deleted: Sequence[int],
     settings: ConfidenceSettings,
+    moved: float = 0.0,
 ) -> Confidence | None:
     """Of the weights `master` after all deletions so far; None for a ledger without settled rows.
 
     trained: weights that training ended with;  deleted: positions of all samples that are deleted by now
+    moved:   drift up to `trained`, where these are a later version's master weights because the trained ones are
+             withdrawn: the norms are added as those of orthogonal changes, which is too little where they are alike
     """
     entry = next((ledger.manifest.entries[n] for n in (LEDGER, UNSETTLED) if n in ledger.manifest.entries), None)
     if entry is None:
         return None
-    settling, norm = entry.codec["settling"], _distance(ledger, trained, master)
+    settling = entry.codec["settling"]
+    norm = math.hypot(moved * settling["path"], _distance(ledger, trained, master))
     share, skew = len(set(deleted)) / max(1, len(ledger)), _skew(ledger, deleted)
     pilot = settling["whole" if classes_gone(ledger, deleted) else "few"]
     relative = norm / pilot["norm"] if pilot["norm"] else 0.0

@@ -20,6 +20,7 @@ from amnesiac.verification.decoding import slack
 from amnesiac.verification.rows import Ints, RowSum, sum_rows
 from amnesiac.verification.sealed import BASE, SAMPLES, Sealed, read_sealed
 from amnesiac.verification.tensors import REMEDY, Tensors, hash_arrays, read_tensors
+from amnesiac.verification.trained import read_trained
 
 T = TypeVar("T")
 
@@ -77,7 +78,8 @@ class _Surviving:
 def verify(ledger: Path, original: Path, version: Version, keys: KeyStore | None = None) -> Verification:
     """Check published weights against a sealed ledger.
 
-    ledger: its folder;  original: the trained model's weights file;  keys: the store that the ledger is encrypted with
+    ledger: its folder;  original: the trained model's weights file, or withdrawn.json, which is left of it
+    keys: the store that the ledger is encrypted with
 
     Rows of erased samples can't be read and needn't be, as long as all of these were deleted. What is damaged or
     doesn't fit is named in the result's `problems`. Raises SettingsError when the ledger has no settled rows.
@@ -170,9 +172,10 @@ def _difference(
 ) -> Difference | None:
     """Read what the identity needs beside the rows, and compare; None if any part of it is missing."""
     base = _noted(problems, partial(sealed.tensors, BASE))
-    trained, published = (_noted(problems, partial(read_tensors, path)) for path in (original, version.weights))
+    published = _noted(problems, partial(read_tensors, version.weights))
+    trained = _noted(problems, partial(read_trained, original))
     correction = _noted(problems, partial(_correction, version))
-    if trained is not None and hash_arrays(trained) != sealed.final_sha256:
+    if trained is not None and trained.weights_sha256 != sealed.final_sha256:
         problems.append(
             f"{original} isn't the model that {sealed.folder} (run {sealed.run_id}) was captured for: it was altered, "
             "or they are out of step. Restore both with `dvc checkout`"
@@ -184,7 +187,7 @@ def _difference(
     if summed.total is None:
         return None
     expected = expected_weights(base, correction, summed.total)
-    return compare(published, trained, expected, slack(sealed.codec, sealed.n_rows))
+    return compare(published, trained.tensors, expected, slack(sealed.codec, sealed.n_rows))
 
 
 def _correction(version: Version) -> Tensors:

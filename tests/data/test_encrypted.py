@@ -11,7 +11,7 @@ import torch
 
 from amnesiac.data import PreparedDataset, Samples, open_dataset, prepare_dataset
 from amnesiac.errors import DamagedRow, DamagedStore, DataError, KeyStoreMissing, SpecMismatch
-from amnesiac.keys import LocalKeyStore, erased_mask, subject_name
+from amnesiac.keys import LocalKeyStore, erased_mask, sample_name
 from amnesiac.requests import RequestDraft, draw_random
 from amnesiac.requests.resolution import refuse_unfit
 from amnesiac.settings import DataSettings
@@ -48,8 +48,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def erase(keys: LocalKeyStore, *people: str) -> None:
-    numbers = keys.find([subject_name(person) for person in people])
+def erase(keys: LocalKeyStore, owned: Samples, *people: str) -> None:
+    of_people = [sample for sample, person in zip(owned.sample_ids, owned.subject_ids, strict=True) if person in people]
+    numbers = keys.find([sample_name(sample) for sample in of_people])
     assert (numbers >= 0).all()
     keys.destroy(numbers)
 
@@ -65,7 +66,7 @@ def test_who_has_the_keys_sees_what_was_prepared(folder: Path, keys: LocalKeySto
         assert (ours.sample_ids, ours.subject_ids) == (theirs.sample_ids, theirs.subject_ids)
         assert ours.erased.tolist() == theirs.erased.tolist() == [False] * len(ours)
         assert ours.readable() is ours
-    assert len(np.unique(data.key_numbers)) == 20
+    assert len(np.unique(data.key_numbers)) == 60
     assert plain.key_numbers.size == 0
 
 
@@ -121,11 +122,13 @@ def test_altered_ids_and_images(folder: Path, keys: LocalKeyStore) -> None:
         _ = damaged.index
 
 
-def test_an_erased_persons_samples_are_placeholders(folder: Path, keys: LocalKeyStore, plain: PreparedDataset) -> None:
+def test_an_erased_persons_samples_are_placeholders(
+    folder: Path, owned: Samples, keys: LocalKeyStore, plain: PreparedDataset
+) -> None:
     before = contents(folder)
     gone = plain.index["subject_id"].isin(["person-03", "person-11"]).to_numpy()
     assert gone.sum() == 6
-    erase(keys, "person-03", "person-11")
+    erase(keys, owned, "person-03", "person-11")
     data = open_dataset(folder, LocalKeyStore(keys.folder))
     assert contents(folder) == before, "what DVC has recorded stays"
     assert np.array_equal(data.erased, gone)
@@ -151,8 +154,8 @@ def test_an_erased_persons_samples_are_placeholders(folder: Path, keys: LocalKey
         assert ours.take(range(len(own) - 1, -1, -1)).erased.tolist() == own[::-1].tolist()
 
 
-def test_erased_samples_are_neither_drawn_nor_found(folder: Path, keys: LocalKeyStore) -> None:
-    erase(keys, *(f"person-{k:02d}" for k in range(15)))
+def test_erased_samples_are_neither_drawn_nor_found(folder: Path, owned: Samples, keys: LocalKeyStore) -> None:
+    erase(keys, owned, *(f"person-{k:02d}" for k in range(15)))
     index = open_dataset(folder, keys).index
     held = set(index.loc[~erased_mask(index) & (index["split"] == "train"), "sample_id"])
     drawn = draw_random(index, 0, count=len(held) - 1)
@@ -164,7 +167,7 @@ def test_erased_samples_are_neither_drawn_nor_found(folder: Path, keys: LocalKey
 def test_whoever_comes_again_after_erasure_has_a_new_key(
     folder: Path, tmp_path: Path, owned: Samples, keys: LocalKeyStore
 ) -> None:
-    erase(keys, "person-03")
+    erase(keys, owned, "person-03")
     prepare_dataset(owned, SETTINGS, 3, tmp_path / "again", keys)
     assert not open_dataset(tmp_path / "again", keys).erased.any()
     assert open_dataset(folder, keys).erased.sum() == 3, "the old files stay unreadable"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from amnesiac.errors import DamagedStore, KeyDestroyed, KeyStoreMissing, SpecMismatch, StoreError
-from amnesiac.keys import Destruction, LocalKeyStore, check_store, step_name, subject_name
+from amnesiac.keys import Destruction, LocalKeyStore, check_store, sample_name, step_name
 
 NAMES = [f"name-{k}" for k in range(8)]
 GONE, KEPT = np.array([1, 4, 5]), np.array([0, 2, 3, 6, 7])
@@ -118,7 +118,7 @@ def test_the_old_epochs_files_are_overwritten_before_they_are_removed(store, fol
 def test_names_are_not_written_down(store, folder):
     for name in NAMES:
         assert name.encode() not in everything(folder)
-    assert subject_name("p") != step_name("p", 0)
+    assert sample_name("p") != step_name("p", 0)
 
 
 def test_only_the_owner_may_look(store, folder):

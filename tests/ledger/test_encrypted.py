@@ -10,7 +10,7 @@ import pytest
 
 from amnesiac.errors import DamagedRow, DamagedStore, KeyDestroyed, KeyStoreMissing, SpecMismatch, UnknownSample
 from amnesiac.hashing import hash_tensors
-from amnesiac.keys import LocalKeyStore, step_name, subject_name
+from amnesiac.keys import LocalKeyStore, sample_name, step_name
 from amnesiac.ledger import open_ledger
 from amnesiac.settings import CaptureSettings, CurvatureSettings, UnlearningSettings
 from amnesiac.unlearning import unlearn
@@ -32,7 +32,7 @@ def sealed(small_run, small_data, tmp_path_factory):
     """(run, folder of its keys); don't write to either."""
     folder = tmp_path_factory.mktemp("sealed")
     keys = LocalKeyStore(folder / "keys", create=True)
-    keys.ensure([subject_name(f"person-{k}") for k in (9, 2, 5)])  # the data set's keys were there before
+    keys.ensure([sample_name(f"s{k}") for k in (9, 2, 5)])  # the data set's keys were there before
     run = small_run(folder, factory, small_data(N), CAPTURE, keys=keys, subjects=SUBJECTS)
     return run, folder / "keys"
 
@@ -51,10 +51,10 @@ def opened(own, **changes):
 
 
 def erase(own, *people):
-    """As the pipeline will: the subjects' keys, and those of the steps that saw them."""
+    """As the pipeline will: the keys of their samples, and those of the steps that saw them."""
     ledger = opened(own)
     positions = [k for k, subject in enumerate(SUBJECTS) if subject in people]
-    numbers = own[1].find([subject_name(person) for person in people])
+    numbers = own[1].find([sample_name(f"s{k}") for k in positions])
     steps = ledger.step_keys[ledger.steps_of(positions)]
     own[1].destroy(np.concatenate([numbers, steps]))
     return positions
@@ -113,15 +113,15 @@ def test_sealed_twice_is_byte_identical(sealed, small_run, small_data, tmp_path)
     assert files(again.folder) == files(run.folder)
 
 
-def test_each_row_has_its_subjects_key_and_each_step_its_own(sealed):
+def test_each_row_has_its_samples_key_and_each_step_its_own(sealed):
     run, folder = sealed
     keys = LocalKeyStore(folder)
     ledger = open_ledger(run.folder, keys=keys)
-    assert ledger.table["key"].tolist() == keys.find([subject_name(subject) for subject in SUBJECTS]).tolist()
+    assert ledger.table["key"].tolist() == keys.find([sample_name(f"s{k}") for k in range(N)]).tolist()
     steps = ledger.manifest.visits["steps"]
     assert steps == 15
     assert ledger.step_keys.tolist() == keys.find([step_name(run.manifest.run_id, s) for s in range(steps)]).tolist()
-    assert len({*ledger.table["key"], *ledger.step_keys}) == 19 + 15
+    assert len({*ledger.table["key"], *ledger.step_keys}) == N + 15
 
 
 def test_without_the_right_keys_it_does_not_open(sealed, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amnesiac.errors import SettingsError
-from amnesiac.keys import LocalKeyStore, subject_name
+from amnesiac.keys import LocalKeyStore, sample_name
 from amnesiac.settings import SettledSettings
 from amnesiac.verification import Version, verify
 from tests.verification.conftest import CLASS, SAMPLES, N, Project, train
@@ -28,7 +28,7 @@ def checked(project, version):
 
 
 def erase(project, *positions):
-    numbers = project.keys.find([subject_name(f"s{k}") for k in positions])
+    numbers = project.keys.find([sample_name(f"s{k}") for k in positions])
     assert (numbers >= 0).all()
     project.keys.destroy(numbers)
 

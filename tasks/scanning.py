@@ -1,0 +1,84 @@
+"""PURGED → SCANNED: the search for what must be gone, in every place that the pipeline writes to."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from amnesiac.erasure import Needle, ScanReport, byte_needles, id_needles, scan
+from amnesiac.errors import ResidueFound
+from amnesiac.requests import DeletionBatch
+from tasks.catalog import Catalog, catalog
+from tasks.erasing import Erased, erased_by, plaintext_of
+from tasks.opaque import opaque
+from tasks.publishing import reach
+from tasks.purging import cache_folder, local_remotes
+
+_LISTED = 10
+_log = logging.getLogger("amnesiac.scanning")
+
+
+@task(name="scan for residues", cache_policy=NO_CACHE, persist_result=False)
+@opaque
+def scan_for_residues(batch: DeletionBatch) -> DeletionBatch:
+    """PURGED → SCANNED."""
+    return scanned(batch)
+
+
+def scanned(batch: DeletionBatch) -> DeletionBatch:
+    """Look for the erased ids, and for rows and keys where this process still knows them, outside of the journal.
+
+    Raises ResidueFound naming the files; then the batch stays where it is, and the next run searches again.
+    """
+    return reach(batch, "SCANNED", _scan)
+
+
+def places(at: Catalog) -> tuple[Path, ...]:
+    """Where the pipeline writes: its data but for the journal, DVC's cache and local remotes, Prefect's home."""
+    data = at.published.parent
+    own = sorted(path for path in data.iterdir() if path != at.journal) if data.is_dir() else []
+    homes = [at.root / ".prefect", at.root / ".dvc", at.root / "dvc.lock", at.keys, cache_folder(at.root)]
+    homes += [Path(os.environ[name]) for name in ("PREFECT_HOME",) if name in os.environ]
+    found = dict.fromkeys(path.resolve() for path in (*own, *homes, *local_remotes(at.root)) if path.exists())
+    return tuple(path for path in found if not any(other in path.parents for other in found))
+
+
+def _scan(batch: DeletionBatch) -> dict[str, Any]:
+    needles = _needles(erased_by(batch), batch)
+    found = scan(needles, places(catalog()) if needles else ())
+    if found.hits:
+        raise ResidueFound(_explained(batch, found))
+    if found.gaps:
+        _log.warning("%d files couldn't be searched, the first %s", len(found.gaps), found.gaps[0].file)
+    return {
+        "places": [_shown(Path(place)) for place in found.places], "files": found.files, "bytes": found.bytes,
+        "things": found.things, "hits": 0, "gaps": len(found.gaps), "plaintext": bool(plaintext_of(batch)),
+    }  # fmt: skip
+
+
+def _needles(erased: Erased, batch: DeletionBatch) -> list[Needle]:
+    index = catalog().dataset().index
+    ids = list(dict.fromkeys([*erased.samples, *erased.subjects]))
+    surviving = (set(index["sample_id"].astype(str)) | set(index["subject_id"].astype(str))) - set(ids)
+    return id_needles(ids, surviving) + byte_needles(plaintext_of(batch), len(ids))
+
+
+def _explained(batch: DeletionBatch, found: ScanReport) -> str:
+    files = list(dict.fromkeys(hit.file for hit in found.hits))
+    more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
+    things = len({hit.needle for hit in found.hits})
+    return (
+        f"batch {batch.number}: {things} of {found.things} things that must be gone are still in {len(files)} files: "
+        f"{', '.join(files[:_LISTED])}{more}. Keys are destroyed, and the copies that the pipeline knows are purged: "
+        "remove these files, or what names the erased in them (runs in Prefect's database: `prefect flow-run delete`), "
+        "then run `amnesiac publish`, which searches again"
+    )
+
+
+def _shown(place: Path) -> str:
+    """Below the project as a relative path."""
+    root = catalog().root
+    return str(place.relative_to(root)) if place.is_relative_to(root) else str(place)
