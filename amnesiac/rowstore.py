@@ -54,7 +54,7 @@ class RowSeal(Protocol):
         ...
 
     def unseal(self, stored: Bytes2D, tags: Bytes2D, index: Index, contexts: Sequence[bytes]) -> Bytes2D:
-        """The rows; raises RefusedRow for the first that doesn't match its tag."""
+        """The rows, perhaps in the place of `stored`; raises RefusedRow for the first that doesn't match its tag."""
         ...
 
 

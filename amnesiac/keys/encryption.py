@@ -23,6 +23,7 @@ from amnesiac.rowstore import Bytes2D, RefusedRow
 
 NONCE_BYTES, GCM_TAG_BYTES = 12, 16
 TEXT_BYTES = 96
+_BLOCK_BYTES = 1 << 18
 _PURPOSE = b"amnesiac rows 1"
 
 
@@ -61,14 +62,23 @@ class Encrypted:
 
     def unseal(self, stored: Bytes2D, tags: Bytes2D, index: Numbers, contexts: Sequence[bytes]) -> Bytes2D:
         """The rows; raises RefusedRow for the first that was altered or isn't in its place, KeyDestroyed."""
-        sealed = np.concatenate([stored, tags[:, NONCE_BYTES:]], 1)
-        clear, nonces = np.empty_like(stored), np.ascontiguousarray(tags[:, :NONCE_BYTES])
-        for k, (key, context) in enumerate(zip(self._keys(index), contexts, strict=True)):
-            try:
-                key.cipher.decrypt_into(nonces[k], sealed[k], context, clear[k])
-            except InvalidTag as error:
-                raise RefusedRow(k, "its authentication tag differs") from error
+        clear = stored if stored.flags.writeable else np.empty_like(stored)
+        keys, step = self._keys(index), max(1, _BLOCK_BYTES // max(stored.shape[1], 1))
+        for start in range(0, len(stored), step):
+            self._unseal_block(slice(start, start + step), stored, tags, keys, contexts, clear)
         return clear
+
+    def _unseal_block(
+        self, part: slice, stored: Bytes2D, tags: Bytes2D, keys: Iterator[_Derived], contexts: Sequence[bytes],
+        clear: Bytes2D,
+    ) -> None:  # fmt: skip
+        """So few rows at a time that they stay in the processor's cache: GCM's tag has to lie behind each row."""
+        sealed, nonces = np.concatenate([stored[part], tags[part, NONCE_BYTES:]], 1), tags[part, :NONCE_BYTES].tobytes()
+        for k, (row, out, context) in enumerate(zip(sealed, clear[part], contexts[part], strict=True)):
+            try:
+                next(keys).cipher.decrypt_into(nonces[NONCE_BYTES * k : NONCE_BYTES * (k + 1)], row, context, out)
+            except InvalidTag as error:
+                raise RefusedRow(part.start + k, "its authentication tag differs") from error
 
     def _keys(self, index: Numbers) -> Iterator[_Derived]:
         return _derived(self.store.keys(self.numbers[index]), self.numbers[index])

@@ -165,9 +165,9 @@ class LocalKeyStore:
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        if self._create and not (self.folder / POINTER).exists():
-            self._make()
         try:
+            if self._create and not (self.folder / POINTER).exists():
+                self._make()
             with files.opened(self.folder) as folder:
                 yield folder
         except FileNotFoundError as error:

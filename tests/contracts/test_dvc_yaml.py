@@ -32,6 +32,16 @@ def listed(stage: str, *keys: str) -> set[str]:
     return {path for entry in entries for path in (entry if isinstance(entry, dict) else [entry])}
 
 
+def test_the_key_store_may_lie_elsewhere_and_dvc_never_looks_into_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert CATALOG.keys == ROOT / "pipeline_data/keys"
+    assert "pipeline_data/keys" in (ROOT / ".dvcignore").read_text().splitlines()
+    assert "/pipeline_data/keys/" in (ROOT / ".gitignore").read_text().splitlines()
+    monkeypatch.setenv("AMNESIAC_KEYS", str(tmp_path / "elsewhere"))
+    assert CATALOG.keys == tmp_path / "elsewhere" == CATALOG.key_store().folder
+
+
 def test_the_stages_are_the_catalogs_in_its_order() -> None:
     assert tuple(PIPELINE["stages"]) == STAGES == tuple(READS) == tuple(WRITES) == tuple(PARAMS)
 

@@ -1,13 +1,23 @@
 """Capture in a loop of the user's own: what README.md shows, with everything a loop tends to have."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from amnesiac.errors import IncompleteStore, SettingsError, UnsealedStore, UnsupportedModel, UnsupportedOptimizer
+from amnesiac.errors import (
+    IncompleteStore,
+    KeyDestroyed,
+    SettingsError,
+    UnsealedStore,
+    UnsupportedModel,
+    UnsupportedOptimizer,
+)
 from amnesiac.hashing import hash_tensors
+from amnesiac.keys import LocalKeyStore, subject_name
 from amnesiac.ledger.sealed import open_ledger
 from amnesiac.recording import record
 from amnesiac.settings import CaptureSettings, UnlearningSettings
@@ -233,3 +243,20 @@ def test_classes_can_not_be_chosen_here(model, tmp_path):
         record(model, sgd(model), tmp_path / "a", sample_ids=IDS, capture=capture),
     ):
         pytest.fail("the block was entered")
+
+
+def test_with_keys_rows_and_ids_are_encrypted_and_forgetting_is_the_same(model, dataset, tmp_path):
+    twin, subjects = copy.deepcopy(model), [f"person-{i // 4}" for i in range(N)]
+    keys = LocalKeyStore(tmp_path / "keys", create=True)
+    train(model, sgd(model), dataset, tmp_path / "sealed", subject_ids=subjects, keys=keys)
+    train(twin, sgd(twin), dataset, tmp_path / "clear", subject_ids=subjects)
+    files = [path.read_bytes() for path in (tmp_path / "sealed").rglob("*") if path.is_file()]
+    assert not any(b"person-" in content for content in files)
+    sealed, clear = open_ledger(tmp_path / "sealed", keys=keys), open_ledger(tmp_path / "clear")
+    assert sealed.samples["subject_id"].tolist() == subjects
+    found = [unlearn(UnlearningSettings(), ledger, model.state_dict(), [1, 7]).master for ledger in (sealed, clear)]
+    assert hash_tensors(found[0]) == hash_tensors(found[1]) != hash_tensors(model.state_dict())
+    keys.destroy(keys.find([subject_name("person-1")]))
+    with pytest.raises(KeyDestroyed):
+        unlearn(UnlearningSettings(), sealed, model.state_dict(), [1, 7])
+    assert unlearn(UnlearningSettings(), sealed, model.state_dict(), [1, 8]).rows == 2

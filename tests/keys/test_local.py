@@ -153,6 +153,12 @@ def test_a_store_that_is_not_there(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_store_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="file/keys can't be used: .*mend the permissions"):
+        LocalKeyStore(tmp_path / "file" / "keys", create=True).ensure(["a"])
+
+
 def test_another_store_and_none():
     with pytest.raises(KeyStoreMissing, match="data is encrypted with the keys of store abc, and no key store was"):
         check_store("data", "abc", None)
