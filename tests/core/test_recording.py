@@ -17,7 +17,7 @@ from amnesiac.errors import (
     UnsupportedOptimizer,
 )
 from amnesiac.hashing import hash_tensors
-from amnesiac.keys import LocalKeyStore, subject_name
+from amnesiac.keys import LocalKeyStore, sample_name
 from amnesiac.ledger.sealed import open_ledger
 from amnesiac.recording import record
 from amnesiac.settings import CaptureSettings, UnlearningSettings
@@ -256,7 +256,7 @@ def test_with_keys_rows_and_ids_are_encrypted_and_forgetting_is_the_same(model, 
     assert sealed.samples["subject_id"].tolist() == subjects
     found = [unlearn(UnlearningSettings(), ledger, model.state_dict(), [1, 7]).master for ledger in (sealed, clear)]
     assert hash_tensors(found[0]) == hash_tensors(found[1]) != hash_tensors(model.state_dict())
-    keys.destroy(keys.find([subject_name("person-1")]))
+    keys.destroy(keys.find([sample_name(IDS[7])]))
     with pytest.raises(KeyDestroyed):
         unlearn(UnlearningSettings(), sealed, model.state_dict(), [1, 7])
     assert unlearn(UnlearningSettings(), sealed, model.state_dict(), [1, 8]).rows == 2
