@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from amnesiac.errors import DamagedStore, RequestError, SpecMismatch
+from amnesiac.errors import DamagedStore, RequestError, SpecMismatch, UnknownSample
 from amnesiac.requests.chain import point, request_hmacs
 from amnesiac.requests.database import FILE_NAME, REMEDY, reading, wipe_log, writing
 from amnesiac.requests.pointer import Pointer
@@ -57,8 +57,10 @@ class Journal:
         DamagedStore when the journal can't be read; StoreError when it can't be written.
         """
         moment = _past(received or datetime.now(UTC))
-        # before the lock, so that a refused first filing creates no file; what was filed before may be erased by now
-        refuse_unfit(self._new(drafts, moment), (), index)
+        try:
+            refuse_unfit(drafts, (), index)  # before the lock, so that a refused first filing creates no file
+        except UnknownSample:  # what was filed before may be erased by now, and is known all the same
+            refuse_unfit(self._new(drafts, moment), (), index)
         if not drafts:
             return FilingResult((), ())
         with writing(self.path, otherwise="nothing was filed") as connection:

@@ -24,6 +24,7 @@ training: {epochs: 2, batch_size: 32, optimizer: {name: sgd, lr: 0.05, momentum:
 capture: {methods: [per-sample-delta]}
 unlearning: {method: per-sample-delta, repair: {epochs: 0.5}}
 recurrence: {interval_seconds: 6}
+erasure: {grace_days: 9}
 """
 # What would point the commands at another project, server or repository
 FOREIGN = ("PREFECT_", "DVC_", "AMNESIAC_", "COV", "GIT_DIR", "GIT_INDEX", "GIT_WORK")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from amnesiac.errors import DamagedStore, RequestError, SpecMismatch, StoreError, UnknownSample
+from amnesiac.errors import DamagedStore, KeyDestroyed, RequestError, SpecMismatch, StoreError, UnknownSample
 from amnesiac.requests import (
     STATES,
     Batches,
@@ -175,7 +175,7 @@ def test_a_maker_that_died_leaves_an_empty_journal(journal, index):
         ("DELETE FROM salt", "has lost its salt"),
         ("UPDATE salt SET salt = ''", "has lost its salt"),
         ("DROP TABLE requests", "isn't a deletion journal, or was altered .*no such table"),
-        ("PRAGMA user_version=9", "has format 9, this version reads 1"),
+        ("PRAGMA user_version=9", "has format 9, this version reads 2"),
     ],
 )
 def test_what_cant_be_read_is_damage_and_named(three, index, statement, reason):
@@ -279,7 +279,7 @@ def test_redacted_values_are_gone_and_pointers_stay(receipted, index):
     assert receipted.pointer() == pointer
     assert receipted.requests()[0] == before[0], "the others stay"
     assert receipted.redact([one.request_id]) == 0
-    with pytest.raises(RequestError, match="1 requests were redacted after their receipt, the first 't-2'"):
+    with pytest.raises(KeyDestroyed, match="1 requests were carried out, erased and redacted, the first 't-2'"):
         resolve(receipted.requests(), index)
 
 

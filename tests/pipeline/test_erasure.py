@@ -1,0 +1,232 @@
+"""Erasure through the command line: nothing of the erased is left, what comes after works, kills end in one receipt."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+import tasks.clearing
+from amnesiac.data import open_dataset
+from amnesiac.erasure import Tombstones
+from amnesiac.keys import LocalKeyStore
+from amnesiac.receipts import Chain, verify_chain
+from amnesiac.requests import Batches, Journal
+from flows.cli import app
+from tests.pipeline.conftest import Cycled
+from tests.pipeline.project import Project, create, finish
+from tests.pipeline.test_verification import SETTLED
+
+STATES = ["RECEIVED", "PLANNED", "STAGED", "EVALUATED", "PUBLISHED", "KEYS_DESTROYED", "PURGED", "SCANNED", "RECEIPTED"]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """A project in which a person and a class were erased, then a sample more; a copy in which nobody was.
+
+    plain: bytes that must be found nowhere;  original: the trained model's file
+    """
+
+    project: Project
+    kept: Project
+    remote: Path
+    plain: tuple[bytes, ...]
+    original: bytes
+    second: str
+
+
+def run(project: Project, *words: str) -> Result:
+    """A command that needs no server, in this process, which has imported everything already."""
+    return CliRunner().invoke(app, words, env={"AMNESIAC_PROJECT": str(project.root)})
+
+
+def told(project: Project, *words: str) -> Any:
+    said = run(project, *words, "--json")
+    assert said.exit_code == 0, said.output
+    return json.loads(said.output)
+
+
+def samples_of(project: Project) -> tuple[list[str], list[str], list[bytes]]:
+    """Ids of class 3 in all splits, of the other training samples, and the former's images as bytes."""
+    data = open_dataset(project.data / "prepared", LocalKeyStore(project.data / "keys"))
+    rows = np.flatnonzero(data.index["class_name"] == "3")
+    others = data.index[(data.index["split"] == "train") & (data.index["class_name"] != "3")]
+    images = [row.tobytes() for row in data.reader.read(rows)]
+    return data.index["sample_id"].iloc[rows].tolist(), others["sample_id"].tolist(), images
+
+
+@pytest.fixture(scope="module")
+def erasures(started: Project, tmp_path_factory: pytest.TempPathFactory) -> Erasures:
+    folder = tmp_path_factory.mktemp("erasures")
+    project, remote = replace(create(folder / "project"), server=started.server), folder / "remote"
+    for old, new in SETTLED.items():
+        project.edit(old, new)
+    finish(project.dvc("remote", "add", "--quiet", "--default", "away", str(remote)))
+    finish(project.amnesiac("cycle"))  # trained; nobody asks for anything, so nothing is withdrawn
+    assert (project.data / "model/model.safetensors").exists()
+    finish(project.dvc("push", "--quiet"))
+    project.commit("trained")
+    gone, others, images = samples_of(project)
+    for words in (("--class", "3", "--id", "class"), ("--subject", others[0], "--id", "person")):
+        assert run(project, "request", "add", *words).exit_code == 0
+    kept = replace(project, root=folder / "kept")
+    shutil.copytree(project.root, kept.root, ignore=shutil.ignore_patterns(".prefect"))
+    original = (project.data / "model/model.safetensors").read_bytes()
+    project.edit("grace_days: 9", "grace_days: 0")
+    finish(project.amnesiac("publish"), kept.amnesiac("publish", "--no-evaluate"))
+    for each in (project, kept):
+        assert run(each, "request", "add", "--sample", others[1], "--id", "second").exit_code == 0
+    finish(project.amnesiac("publish"), kept.amnesiac("publish", "--no-evaluate"))
+    ids = [name.encode() for name in (*gone, *others[:2])]
+    return Erasures(project, kept, remote, (*ids, *images), original, others[1])
+
+
+def files(*places: Path) -> Iterator[Path]:
+    return (path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def head(project: Project) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((project.data / "published/HEAD.json").read_text())["head"]
+    return found
+
+
+def test_a_batch_reaches_its_receipts(erasures: Erasures) -> None:
+    project = erasures.project
+    *_, first, second = Batches(Journal(project.data / "journal")).history()
+    assert [event.state for event in first.events] == STATES
+    assert [event.state for event in second.events] == STATES
+    found = told(project, "status")
+    assert (found["requests"], found["unfinished"], found["resting"]) == ({"RECEIPTED": 3}, None, [])
+    assert verify_chain(project.data / "receipts").problems == ()
+    receipts = [one.signed.receipt for one in Chain(project.data / "receipts").receipts()]
+    assert [one.request.id for one in receipts] == ["class", "person", "second"]
+    assert [one.rows_left for one in receipts][1] - 1 == receipts[2].rows_left
+    assert receipts[0].model.before != receipts[0].model.after == receipts[2].model.before
+    assert receipts[0].verdict and receipts[0].metrics["kl_test"] is not None
+    assert all(one.scan.hits == 0 and one.scan.files > 50 for one in receipts)
+    verified = told(project, "verify")
+    assert (verified["identical"], verified["problems"]) == (True, [])
+    assert verified["forgotten"] + verified["surviving"] == 80
+
+
+def test_nothing_of_the_erased_is_left(erasures: Erasures) -> None:
+    kept = b"".join(path.read_bytes() for path in files(erasures.kept.data / "journal"))
+    assert erasures.second.encode() in kept, "or nothing could be found"
+    for path in files(erasures.project.root, erasures.remote):
+        content = path.read_bytes()
+        assert not [one for one in erasures.plain if one in content], path
+        assert erasures.original not in content, path
+    assert not (erasures.project.data / "evaluation/examples.png").exists()
+    [version] = (erasures.project.data / "published/versions").iterdir()
+    assert version.name == head(erasures.project)["version"]
+    assert [*files(erasures.remote)], "what dvc.lock names stays there"
+
+
+def test_the_next_batch_has_the_bits_that_it_has_without_erasure(erasures: Erasures) -> None:
+    ours, theirs = (
+        (p.data / "published/versions" / head(p)["version"] / "model.safetensors").read_bytes()
+        for p in (erasures.project, erasures.kept)
+    )
+    assert ours == theirs
+    metrics = json.loads((erasures.project.data / "metrics.json").read_text())
+    assert metrics["samples"]["forget"] == 1, "whoever was erased before can't be measured"
+    assert metrics["original"]["kl_test"] >= 0.0, "of the version that was published before"
+
+
+def test_dvc_has_nothing_to_do_and_a_known_request_returns_its_receipt(erasures: Erasures) -> None:
+    project = erasures.project
+    status, repro = finish(project.dvc("status", "--json"), project.dvc("repro"))
+    assert (status.json(), "up to date" in repro.out) == ({}, True)
+    again = told(project, "request", "add", "--sample", erasures.second, "--id", "second")
+    assert (again["filed"], again["already"]) == ([], ["second"])
+    assert (again["known"][0]["state"], Path(again["known"][0]["receipt"]).name) == ("RECEIPTED", "00000003.json")
+    refused = run(project, "rollback")
+    assert (refused.exit_code, "the erasure of deletion batch 3 has begun" in refused.output) == (1, True)
+
+
+def test_an_old_commit_says_why_it_cant_be_computed_again(erasures: Erasures, tmp_path: Path) -> None:
+    project = replace(erasures.project, root=tmp_path / "old")
+    shutil.copytree(erasures.project.root, project.root, ignore=shutil.ignore_patterns(".prefect"))
+    project.git("checkout", "--quiet", "--force", "HEAD", "--", ".")
+    [said] = finish(project.dvc("repro", code=255))
+    assert re.search(r"samples to train on were erased.*keys were destroyed", said.err)
+
+
+@contextmanager
+def dying(monkeypatch: pytest.MonkeyPatch, where: object, name: str, on: Callable[..., bool]) -> Iterator[None]:
+    """A call of `where.name` for which `on` is true ends the process."""
+    real = getattr(where, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if on(*args):
+            raise Killed
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, call)
+        yield
+
+
+def to_state(state: str) -> Callable[..., bool]:
+    return lambda _, batch, to, *rest: to == state
+
+
+def test_killed_at_any_state_there_is_one_receipt_a_request(
+    cycled: Cycled, copied: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, calls = copied("killed"), iter(range(9))
+    [resting] = told(project, "status")["resting"]
+    assert "it can be rolled back until" in resting["why"]
+    published = head(project)["version"]
+    project.edit("grace_days: 9", "grace_days: 0")
+    points: list[tuple[object, str, Callable[..., bool]]] = [
+        (Tombstones, "add", lambda *_: True),
+        (Batches, "advance", to_state("KEYS_DESTROYED")),
+        (tasks.clearing, "rewrite_report", lambda *_: True),
+        (Batches, "advance", to_state("PURGED")),
+        (Batches, "advance", to_state("SCANNED")),
+        (Chain, "append", lambda *_: next(calls) == 1),
+        (Batches, "advance", to_state("RECEIPTED")),
+        (Journal, "redact", lambda *_: True),
+    ]
+    monkeypatch.setenv("AMNESIAC_PROJECT", str(project.root))
+    for where, name, on in points:
+        with dying(monkeypatch, where, name, on), pytest.raises(Killed):
+            CliRunner().invoke(app, ("recover",), catch_exceptions=False)
+        assert head(project)["version"] == published
+    told(project, "recover")
+    receipts = Chain(project.data / "receipts").receipts()
+    assert len({one.signed.receipt.request.id for one in receipts}) == len(receipts) == 2
+    assert verify_chain(project.data / "receipts").problems == ()
+    assert all(request.redacted for request in Journal(project.data / "journal").requests())
+    assert b"mnist-5k-" not in b"".join(path.read_bytes() for path in files(project.data / "journal"))
+    assert finish(project.dvc("status", "--json"))[0].json() == {}
+    assert not (project.data / "model/model.safetensors").exists()
+
+
+def test_a_residue_stops_the_batch_until_it_is_gone(
+    cycled: Cycled, copied: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copied("residue")
+    gone, _, _ = samples_of(project)
+    project.edit("grace_days: 9", "grace_days: 0")
+    copy = project.data / "timings/notes.txt"
+    copy.write_text(f"to be forgotten: {gone[0]}\n")
+    said = run(project, "recover")
+    assert said.exit_code == 1
+    assert "1 of" in said.output and str(copy) in said.output.replace("\n", "") and gone[0] not in said.output
+    assert told(project, "status")["unfinished"]["state"] == "PURGED"
+    copy.unlink()
+    assert told(project, "recover")["finished"] == [1]
+    assert told(project, "status")["requests"] == {"RECEIPTED": 2}
