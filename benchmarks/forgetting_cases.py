@@ -24,6 +24,8 @@ CONFUSED = (3, 5)
 """The two classes whose labels are swapped in the mislabelled case."""
 
 MNIST_5K = DataSettings(source="mnist-5k")
+CIFAR_2K = DataSettings(source="cifar100", limit=2000, mean=(0.507, 0.487, 0.441), std=(0.267, 0.256, 0.276))
+"""20 samples a class: what sealing ResNet-18 costs, in half an hour."""
 SETTLED = CaptureSettings(methods=("settled",))
 
 
@@ -100,6 +102,9 @@ def _sgd(epochs: int, lr: float, momentum: float = 0.0) -> TrainingSettings:
     return TrainingSettings(epochs=epochs, optimizer=OptimizerSettings(lr=lr, momentum=momentum))
 
 
+_SMALL_STEPS = TrainingSettings(epochs=8, batch_size=16, optimizer=OptimizerSettings(lr=0.002, momentum=0.9))
+
+
 def _adam(epochs: int) -> TrainingSettings:
     return TrainingSettings(epochs=epochs, optimizer=OptimizerSettings(name="adam", lr=0.001))
 
@@ -133,6 +138,16 @@ def _full() -> Iterator[Config]:
     yield Config("cnn-adam", MNIST_5K, "cnn", _adam(5), every, (0, 1, 2), repaired=("class 3",), epoch_seconds=0.9)
     cnn = CaptureSettings(methods=("settled",), rank=4, dtype="float16")
     resnet = CaptureSettings(methods=("settled",), rank=1, dtype="float16")
+    yield Config(
+        "cifar100-resnet18-subset",
+        CIFAR_2K,
+        "resnet18",
+        _SMALL_STEPS,
+        (ONE, "class 81"),
+        (0,),
+        resnet,
+        epoch_seconds=20,
+    )
     for source, label in (("mnist", 3), ("cifar100", 81)):
         data, cases = DataSettings(source=source), (ONE, f"{CLASS}{label}")
         yield Config(

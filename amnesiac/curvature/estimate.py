@@ -49,7 +49,9 @@ class LayerCurvature:
         """Eigenvalues of a segment when these shares of the classes' samples, `[classes]`, are left out."""
         if forgotten is None or self.by_class is None:
             return self.total[segment]
-        left_out = torch.tensordot(forgotten.to(self.total.dtype), self.by_class[segment].to(self.total.dtype), 1)
+        some = torch.nonzero(forgotten).flatten()  # all of a hundred classes' tables are a lot to read for one of them
+        shares, tables = forgotten[some].to(self.total.dtype), self.by_class[segment][some].to(self.total.dtype)
+        left_out = torch.tensordot(shares, tables, 1)
         kept: Tensor = (self.total[segment] - left_out).clamp_min(0.0)
         return kept
 

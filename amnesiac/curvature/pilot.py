@@ -18,13 +18,13 @@ Both are means over several pilots.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from amnesiac.curvature.damping import Kappa, damping
 from amnesiac.curvature.estimate import Probe
@@ -109,19 +109,20 @@ class Pilot:
         sums, shown = [self._inside(own) for own in drawn], [own[:_SHOWN] for own in drawn]
         before = [self._log_softmax(self.final, rows) for rows in others]
 
-        def models(value: float) -> list[dict[str, Tensor]]:
-            parts = [self._layers_of(k, [own[k] for own in sums], value, [None] * len(sums)) for k in self._layers]
-            return [self._deleted(own) for own in zip(*parts, strict=True)]
-
-        targets = [self._log_softmax(model, own) for model, own in zip(models(TARGET), shown, strict=True)]
-
         @cache
+        def tried(value: float) -> list[tuple[Tensor, float, float]]:
+            """Of each pilot: predictions for what was deleted, damage, norm."""
+            parts = [self._layers_of(k, [own[k] for own in sums], value, [None] * len(sums)) for k in self._layers]
+            models, found = [self._deleted(own) for own in zip(*parts, strict=True)], []
+            for k, model in enumerate(models):
+                damage = _kl(before[k], self._log_softmax(model, others[k]))
+                found.append((self._log_softmax(model, shown[k]), damage, self._norm(model)))
+            return found
+
         def score(value: float) -> npt.NDArray[np.float64]:
             trials = []
-            for k, model in enumerate(models(value)):
-                damage = _kl(before[k], self._log_softmax(model, others[k]))
-                forgetting = _kl(targets[k], self._log_softmax(model, shown[k]))
-                trials.append((forgetting + damage, damage, self._norm(model)))
+            for (target, _, _), (own, damage, norm) in zip(tried(TARGET), tried(value), strict=True):
+                trials.append((_kl(target, own) + damage, damage, norm))
             means: npt.NDArray[np.float64] = np.mean(trials, 0)
             return means
 
@@ -203,10 +204,14 @@ class Pilot:
                 changed[name] = self.final[name] + own.reshape(self.final[name].shape)
         return changed
 
+    @cached_property
+    def _model(self) -> nn.Module:
+        """Built once: initialising a wide model takes longer than trying it."""
+        return self.probe.factory().eval()
+
     def _log_softmax(self, weights: Mapping[str, Tensor], rows: npt.NDArray[np.int64]) -> Tensor:
-        model = self.probe.factory()
+        model = self._model
         model.load_state_dict(dict(weights))
-        model.eval()
         with torch.no_grad():
             parts = [model(self.probe.inputs[own]) for own in torch.split(torch.from_numpy(rows), 256)]
         return torch.cat(parts).log_softmax(1)

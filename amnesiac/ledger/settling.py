@@ -29,6 +29,7 @@ from amnesiac.ledger.visits import StepWeights, VisitTable, segment_of, weighted
 Part = Factors | Tensor
 WIDE = 1 << 20  # parameters from which on settled deltas aren't formed whole
 _WEIGHTS_KEPT = 1 << 30
+_SMALL = 1 << 16  # bytes of a layer's weights that are kept for every class (of norms, beside a wide model's matrices)
 _CACHE = 6 << 20
 _UNKNOWN = -1  # a layer too wide for eigenvalues by class: the same weights for all classes
 
@@ -53,18 +54,22 @@ class Settling:
 
 
 class Weights:
-    """W of eq. (2) by layer and left-out class, computed when asked for, the last ones kept."""
+    """W of eq. (2) by layer and left-out class, computed when asked for, the small and the last ones kept."""
 
     def __init__(self, settling: Settling) -> None:
         self._settling = settling
         curvature = settling.curvature
-        layer_bytes = 4 * (len(curvature.bounds) - 1) * max(block.numel for block in curvature.blocks)
+        segments = 4 * (len(curvature.bounds) - 1)
+        self._small = [segments * block.numel <= _SMALL for block in curvature.blocks]
+        layer_bytes = segments * max(block.numel for block in curvature.blocks)
         self._kept = lru_cache(max(1, _WEIGHTS_KEPT // layer_bytes))(self._of)
+        self._all = cache(self._of)
         self._thin = cache(self._thin_of)
 
     def of(self, layer: int, left_out: int | None) -> Tensor:
         """`[segments, d_out, d_in]` (or `[segments, numel]`); left_out: the samples' class, None for no class."""
-        return self._kept(layer, self._known(layer, left_out))
+        kept = self._all if self._small[layer] else self._kept
+        return kept(layer, self._known(layer, left_out))
 
     def thin(self, layer: int, left_out: int | None) -> ThinWeights | None:
         """The same as a few outer products a segment, or None where few aren't enough."""
@@ -195,14 +200,14 @@ Few = Callable[[int | None], ThinWeights | None]
 def _settle_thinly(layer: _Layer, few: Few, shares: Factors, keys: npt.NDArray[np.int64]) -> Factors | None:
     """`_settle` without whole deltas, likewise a few samples at a time; None where some weights aren't few enough.
 
-    Coordinates that none of the samples has anything in are left out until the end.
+    Coordinates that none of the samples has anything in are left out until the end, where they are many.
     """
     labels, owners = np.unique(keys[:, -1] if layer.by_class else np.full(len(keys), -1), return_inverse=True)
     found = [few(int(label) if layer.by_class else None) for label in labels]
     weights, visits = [own for own in found if own is not None], shares.left.shape[1]
     if len(weights) < len(found):
         return None
-    seen = torch.nonzero(shares.right.flatten(0, 2).any(0)).flatten()
+    seen = _seen(shares.right)
     right, weights = shares.right[..., seen], [own.columns(seen) for own in weights]
     numbers = visits * shares.left.shape[2] * max(own.rank for own in weights) * (shares.left.shape[3] + len(seen))
     size, parts = max(1, _CACHE // (4 * numbers)), []
@@ -215,6 +220,12 @@ def _settle_thinly(layer: _Layer, few: Few, shares: Factors, keys: npt.NDArray[n
     spread = torch.zeros(*few_products.right.shape[:2], shares.right.shape[3])
     spread[..., seen] = few_products.right
     return Factors(few_products.left, spread)
+
+
+def _seen(right: Tensor) -> Tensor:
+    """Coordinates in which some factors `[n, visits, rank, d]` have something; all unless a quarter is left out."""
+    seen = torch.nonzero(right.flatten(0, 2).any(0)).flatten()
+    return seen if len(seen) < 0.75 * right.shape[3] else torch.arange(right.shape[3])
 
 
 def _weighed(
