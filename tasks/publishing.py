@@ -34,7 +34,7 @@ def recover_now() -> Recovery:
     with writing("recover"):
         swept = sweep(catalog().scratch.parent)
         found = recover(catalog().batches(), catalog().store())
-    if found.batch:
+    if found.batch and (found.action != "goes on" or found.batch.reached("KEYS_DESTROYED")):  # not where it only rests
         _log.warning("deletion batch %d was left unfinished: %s", found.batch.number, found.action)
     return Recovery(found.batch, found.action, (*swept, *found.swept))
 

@@ -52,6 +52,9 @@ def test_the_flow_and_its_four_subflows_are_completed_and_show_what_they_made(cy
     assert "model" in shown["verdict"]["data"]
     assert (cycled.project.data / "evaluation/report.html").as_uri() in shown["report"]["data"]
     figures = {png.stem.replace("_", "-") for png in (cycled.project.data / "evaluation").glob("*.png")}
+    assert "examples" in figures, "in the report until the samples are erased"
+    assert "examples" not in shown, "but never in Prefect's database"
+    figures -= {"examples"}
     assert figures
     assert all(shown[name]["data"].startswith("data:image/png;base64,") for name in figures)
     progress = {key: artifact["data"] for key, artifact in shown.items() if artifact["type"] == "progress"}

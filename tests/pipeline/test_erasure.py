@@ -54,7 +54,7 @@ def run(project: Project, *words: str) -> Result:
 def told(project: Project, *words: str) -> Any:
     said = run(project, *words, "--json")
     assert said.exit_code == 0, said.output
-    return json.loads(said.output)
+    return json.loads(said.stdout)
 
 
 def samples_of(project: Project) -> tuple[list[str], list[str], list[bytes]]:

@@ -69,7 +69,11 @@ def test_what_the_cycle_published(cycled: Cycled, run: Callable[..., Result]) ->
     ).read_bytes()
     found = json.loads(run(project, "status", "--json").output)
     assert found["requests"] == {"PUBLISHED": 2}
-    assert (found["pending"], found["overdue"], found["due_soon"], found["deadlines"]) == (0, [], [], [])
+    assert (found["pending"], found["overdue"], found["due_soon"]) == (0, [], [])
+    assert [one["alarm"] for one in found["deadlines"]] == ["open", "open"], (
+        "answered by a receipt, after the grace time"
+    )
+    assert [(one["number"], one["state"]) for one in found["resting"]] == [(1, "PUBLISHED")]
     assert found["unfinished"] is None
     assert found["head"]["requests"] == 2
     assert found["head"]["file"] == str(folder / "model.safetensors")
@@ -98,7 +102,7 @@ def test_deadlines_show_and_an_overdue_request_is_exit_code_1(
     said = run(project, "status", "--json")
     found = json.loads(said.output)
     assert (said.exit_code, found["overdue"], found["due_soon"]) == (1, ["late"], ["near"])
-    assert [(one["request_id"], one["alarm"]) for one in found["deadlines"]] == [
+    assert [(one["request_id"], one["alarm"]) for one in found["deadlines"][2:]] == [
         ("near", "due soon"), ("late", "overdue"), ("new", "open"),
     ]  # fmt: skip
     assert found["requests"] == {"PUBLISHED": 2, "RECEIVED": 3}
