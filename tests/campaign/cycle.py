@@ -20,9 +20,11 @@ from amnesiac.hashing import hash_tensors
 from amnesiac.keys import LocalKeyStore, subject_name
 from amnesiac.ledger import open_ledger
 from amnesiac.models import load_weights, save_weights
+from amnesiac.progress import silent
 from amnesiac.publication import publish, recover
 from amnesiac.receipts import Algorithm, Chain, Model, Purged, Receipt, Request, Scan, ensure_signing_key, verify_chain
 from amnesiac.requests import resolve
+from amnesiac.requests.chain import point
 from amnesiac.settings import (
     CaptureSettings,
     CurvatureSettings,
@@ -34,6 +36,7 @@ from amnesiac.training import CapturePlan, RunSpec, train_with_capture
 from amnesiac.unlearning import ledgers_for
 from tests.publication.tiny import CLASSES, MODEL, Data, N, Tiny, build
 
+notice = [silent]  # called with (stage, done, total) while training
 IDS = [f"person-{k:04d}" for k in range(N)]
 DUE = "2999-01-01T00:00:00Z"
 
@@ -85,7 +88,8 @@ class Cycle(Tiny):
         if not ((self.root / "ledger").exists() and (self.root / MODEL).exists()):
             ledgers, folder = ledgers_for(self.capture), self.root / "ledger"
             plan = CapturePlan(self.capture, ledgers, IDS, IDS, folder, scratch, self.keys)
-            result, manifest = train_with_capture(self.spec, build, data(), plan, resume=True)
+            told = notice[0]
+            result, manifest = train_with_capture(self.spec, build, data(), plan, resume=True, progress=told)
             save_weights(self.root / MODEL, result.weights, {"run_id": manifest.run_id})
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -108,10 +112,22 @@ class Cycle(Tiny):
         new = self.pending()
         return self.batches.open([request.request_id for request in new]) if new else None
 
+    def pointer(self, batch):
+        """To the requests up to the batch's last: what is filed while it is at work waits for the next one."""
+        requests = self.journal.requests()
+        last = max(k for k, request in enumerate(requests) if request.request_id in batch.request_ids)
+        return point(self.journal.salt(), requests[: last + 1])
+
     def rows(self, batch):
-        """Training positions that a batch deletes (until its requests are redacted)."""
+        """Training positions that a batch's requests name (until they are redacted)."""
         wanted = [request for request in self.journal.requests() if request.request_id in batch.request_ids]
         return list(resolve(wanted, self.index()).rows)
+
+    def new_rows(self):
+        """Those that HEAD has forgotten and its predecessor (not purged yet) had not."""
+        head = self.head()
+        before = self.store.read(head.predecessor).positions() if head.predecessor else ()
+        return sorted(set(self.store.read(head.version).positions()) - set(before))
 
     def found(self):
         """What a reader sees: HEAD and the weights' bytes."""
@@ -159,7 +175,7 @@ def plan(project, batch):
 
 
 def stage(project, batch):
-    project.stage()
+    project.stage(project.pointer(batch))
     return project.batches.advance(batch, "STAGED")
 
 
@@ -174,7 +190,7 @@ def make_public(project, batch):
 
 def destroy(project, batch):
     """Numbers come from the ledger's table: names don't give them back once keys are gone."""
-    ledger, rows = project.ledger, project.rows(batch)
+    ledger, rows = project.ledger, project.new_rows()
     steps = ledger.step_keys[ledger.steps_of(rows)] if len(ledger.step_keys) else ledger.step_keys
     numbers = np.concatenate([ledger.table["key"].to_numpy(np.int64)[rows], steps])
     done = project.keys.destroy(numbers)

@@ -2,9 +2,10 @@
 
 A process of its own, which imports once and forks for each trial. PLAN is JSON:
 
-    {"how": "mutations" | "lines" | "times" | "twice", "what": "deletion" | "seal", "most": N, "seed": S}
+    {"how": "mutations" | "steps" | "lines" | "times" | "twice", "what": "deletion" | "seal", "most": N, "seed": S}
 
 mutations  before each opening for writing, write, fsync, rename, removal, new folder and SQL statement that changes
+steps      after a training step
 lines      at a line of our own code, evenly spread: between native calls, which raise no audit events
 times      at a random moment: inside of native calls, too (tensorstore, SQLite, OpenSSL)
 twice      before a change, and again before a change of the recovery
@@ -22,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.campaign.cycle import Cycle, digest
+from tests.campaign.cycle import Cycle, digest, notice
 from tests.publication.kills import Journalled, die, forked, hook, mutation, seen
 
 OURS = f"{Path(__file__).parents[2] / 'amnesiac'}{os.sep}"
@@ -86,7 +87,22 @@ def timed(work, moment):
     return time.perf_counter() - start
 
 
-RUNNERS = {"mutations": armed, "lines": traced, "times": timed, "twice": armed}
+def stepped(work, point):
+    """Do `work`, killed after its `point`-th training step; how many there were."""
+    steps = [0]
+
+    def told(stage, done, total):
+        if stage == "train":
+            steps[0] += 1
+            if steps[0] == point:
+                die(stage)
+
+    notice[0] = told
+    work()
+    return steps[0]
+
+
+RUNNERS = {"steps": stepped, "mutations": armed, "lines": traced, "times": timed, "twice": armed}
 
 
 class Trials:
