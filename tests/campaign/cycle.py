@@ -23,7 +23,7 @@ from amnesiac.models import load_weights, save_weights
 from amnesiac.progress import silent
 from amnesiac.publication import publish, recover
 from amnesiac.receipts import Algorithm, Chain, Model, Purged, Receipt, Request, Scan, ensure_signing_key, verify_chain
-from amnesiac.requests import resolve
+from amnesiac.requests import RequestDraft, resolve
 from amnesiac.requests.chain import point
 from amnesiac.settings import (
     CaptureSettings,
@@ -81,6 +81,11 @@ class Cycle(Tiny):
         labels = [k % CLASSES for k in range(N)]
         columns = {"row": range(N), "sample_id": IDS, "subject_id": IDS, "label": labels}
         return pd.DataFrame(columns | {"class_name": [f"c{k}" for k in labels], "split": "train"})
+
+    def file(self, *sample_ids, name=None):
+        head = self.head()
+        gone = self.store.read(head.version).positions() if head else ()
+        return self.journal.file([RequestDraft("samples", sample_ids, name)], self.index(), forgotten=gone)
 
     def seal(self):
         """Train, or go on from the last checkpoint, and seal; nothing where there is a ledger."""

@@ -36,7 +36,7 @@ def test_requests_are_carried_out_once_and_counted_exactly(project, record, size
             project.file(*draft)
     with pytest.raises(RequestError, match="already used for another request"):
         project.file(IDS[30], name="first")
-    with pytest.raises(RequestError, match="every training sample"):
+    with pytest.raises(RequestError, match="all 48 samples"):
         project.file(*IDS)
     assert project.run() is None
     assert state(project) == done
