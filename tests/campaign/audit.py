@@ -19,7 +19,9 @@ def audit(project):
     problems += [f"request {name} has {counts[name]} receipts" for name in project.head().requests if counts[name] != 1]
     problems += [f"key of {k}: alive {alive}" for k, alive in enumerate(project.alive()) if alive == (k in gone)]
     problems += [f"identity: {problem}" for problem in identity(project, version)]
-    problems += [f"{request.request_id} isn't redacted" for request in project.journal.requests() if not request.redacted]
+    problems += [
+        f"{request.request_id} isn't redacted" for request in project.journal.requests() if not request.redacted
+    ]
     return problems + residues(project, sorted(gone))
 
 
@@ -45,4 +47,6 @@ def canaries(project, rows):
     ledger = project.ledger
     keys = project.keys.keys(ledger.table["key"].to_numpy(np.int64)[rows])
     reader = ledger._reader("settled")
-    return [key.tobytes() for key in keys] + [row.tobytes() for row in ledger._read(reader, "settled", np.asarray(rows))]
+    return [key.tobytes() for key in keys] + [
+        row.tobytes() for row in ledger._read(reader, "settled", np.asarray(rows))
+    ]

@@ -26,7 +26,15 @@ def test_jobs_at_once(sealed, process, tmp_path, record, size):
         same = all(found["end"][key] == serial[key] for key in ("weights", "alive", "ledger", "redacted"))
         if any(found["codes"]) or sorted(done) != sorted(found["filed"]) or not same or audit(project):
             wrong.append((jobs, seed, found["codes"], audit(project)))
-    record(6, "jobs at once", not wrong, trials=len(size), requests=requests, found_another_at_work=busy, wrong_results=len(wrong))
+    record(
+        6,
+        "jobs at once",
+        not wrong,
+        trials=len(size),
+        requests=requests,
+        found_another_at_work=busy,
+        wrong_results=len(wrong),
+    )
     assert not wrong, wrong
 
 

@@ -30,7 +30,14 @@ def test_nothing_is_left_and_what_is_planted_is_found(sealed, tmp_path, record, 
             missed.append(what)
         path.unlink()
     caught = f"{len(planted) - len(missed)}/{len(planted)}"
-    record(10, "residues", not found and not missed, looked_for="3 ids, 3 keys, 3 delta rows", hits=len(found), planted_found=caught)
+    record(
+        10,
+        "residues",
+        not found and not missed,
+        looked_for="3 ids, 3 keys, 3 delta rows",
+        hits=len(found),
+        planted_found=caught,
+    )
     assert found == []
     assert missed == []
     assert audit(project) == []
