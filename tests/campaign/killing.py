@@ -23,6 +23,8 @@ import sys
 import time
 from pathlib import Path
 
+from amnesiac.durable import sweep
+from amnesiac.errors import AmnesiacError
 from tests.campaign.cycle import Cycle, digest, notice
 from tests.publication.kills import Journalled, die, forked, hook, mutation, seen
 
@@ -119,6 +121,7 @@ class Trials:
         return self.base.copy(self.work / name)
 
     def do(self, project):
+        sweep(project.root)  # as every command of the pipeline begins
         (project.seal if self.what == "seal" else project.run)()
 
     def visible(self, project):
@@ -139,7 +142,10 @@ class Trials:
     def finished(self, project):
         """Do it again; what is left then, and the seconds and CPU seconds that took."""
         wall, cpu = time.perf_counter(), time.process_time()
-        self.do(project)
+        try:
+            self.do(project)
+        except AmnesiacError as error:
+            return {"all": {f"{type(error).__name__}: {error}": ""}, "seconds": (0.0, 0.0)}
         seconds = time.perf_counter() - wall, time.process_time() - cpu
         return {"all": self.all(project), "seconds": seconds}
 
@@ -162,7 +168,10 @@ class Trials:
             shutil.rmtree(project.root)
 
     def seen(self, project):
-        return [self.visible(project), self.early(project)]
+        try:
+            return [self.visible(project), self.early(project)]
+        except AmnesiacError as error:
+            return [f"{type(error).__name__}: {error}", False]
 
     def wrong(self, found):
         """A reader sees before or after; no key goes, and no receipt is written, before the version is there."""

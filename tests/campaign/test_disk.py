@@ -31,7 +31,7 @@ def judge(trials, record, name):
 
 
 @pytest.mark.parametrize("how", ["enospc", "eio"])
-@sizes(40, 3)
+@sizes(80, 6)
 def test_the_disk_fails_at_every_kth_change(pending, process, tmp_path, record, how, size):
     judge(process("failing", pending.root, tmp_path, json.dumps({"how": how, "every": size})), record, how)
 
@@ -42,7 +42,7 @@ def may_mount():
 
 
 @pytest.mark.skipif(not may_mount(), reason="no user namespaces here: no small file system can be mounted")
-@sizes(12, 2)
+@sizes(16, 4)
 def test_a_real_file_system_runs_full(pending, tmp_path, record, size):
     """Native code gets ENOSPC from the kernel here: tensorstore, SQLite, safetensors."""
     plan = json.dumps({"how": "tmpfs", "every": size})

@@ -17,7 +17,7 @@ def untrained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("how", ["steps", "lines"])
-@sizes(2, 18)
+@sizes(1, 18)
 def test_training_killed_and_resumed(untrained, process, tmp_path, record, how, size):
     plan = {"how": how, "what": "seal", "most": size, "seed": 3}
     found = process("killing", untrained.root, tmp_path, json.dumps(plan))
