@@ -29,6 +29,18 @@ TITLES = {
     11: "version-difference attack",
     12: "planted faults",
 }
+INTRODUCTION = """# The reliability campaign: results
+
+Written by `make campaign` (`pytest -m campaign`); don't edit. The experiments are in `tests/campaign/`, on real files,
+SQLite and processes; a short form of each runs in `make test`. A release:
+`AMNESIAC_CAMPAIGN_KILLS=1000 make campaign`.
+
+What is killed is a deletion at core level (`tests/campaign/cycle.py`: seal, stage, publish, destroy keys, purge, scan,
+receipt; encrypted, 48 samples). The same states under Prefect and DVC are tested in `tests/pipeline/`.
+Changes are openings for writing, renames, removals and new folders (Python's audit events), `os.write`, `os.fsync` and
+SQL statements that change something. Native code (tensorstore, SQLite's own files) raises no audit events: it is hit by
+kills at lines of our code and at random times.
+""".splitlines()
 
 
 def save(number, name, passed, facts, seconds):
@@ -63,20 +75,12 @@ def commit():
 def page():
     """The page's text."""
     results = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
-    lines = [
-        "# The reliability campaign: results", "",
-        "Written by `make campaign` (`pytest -m campaign`), which runs the table of experiments on real files, SQLite and processes; don't edit.",
-        "The tests are in `tests/campaign/`; a short form of each runs in `make test`. A release run: `AMNESIAC_CAMPAIGN_KILLS=1000 make campaign`.",
-        "What is killed is a deletion at core level (`tests/campaign/cycle.py`: seal, stage, publish, destroy keys, purge, scan, receipt, with",
-        "encryption, 48 samples); the same states under Prefect and DVC are tested in `tests/pipeline/`.", "",
-        "| # | experiment | part | result | figures | s |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = [*INTRODUCTION, "| # | experiment | part | result | figures | s |", "|---|---|---|---|---|---|"]
     for one in results:
         figures = "; ".join(f"{label}: {value}" for label, value in one["facts"].items())
         result = "passed" if one["passed"] else "**FAILED**"
-        lines.append(
-            f"| {one['experiment']} | {TITLES[one['experiment']]} | {one['name']} | {result} | {figures} | {one['seconds']:.0f} |"
-        )
+        number = one["experiment"]
+        lines.append(f"| {number} | {TITLES[number]} | {one['name']} | {result} | {figures} | {one['seconds']:.0f} |")
     missing = sorted(set(TITLES) - {one["experiment"] for one in results})
     lines += ["", *(f"Not run: {number}, {TITLES[number]}." for number in missing)]
     lines += ["", "Seconds are wall time on a machine that other work shared. Measured on:", ""]

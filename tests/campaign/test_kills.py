@@ -39,7 +39,7 @@ def kill(process, tmp_path, record):
         unit = "seconds" if how == "times" else "points"
         total = {unit: round(found["total"], 2)} if how == "times" else {"points_in_all": found["total"]}
         record(
-            number, name, not wrong, kill_points=f"{len(trials)}", killed=f"{killed}", **total, wrong_results=len(wrong),
+            number, name, not wrong, kill_points=len(trials), killed=killed, **total, wrong_results=len(wrong),
             recovery_median_s=round(statistics.median(recovery), 2), recovery_maximum_s=round(recovery[-1], 2),
         )  # fmt: skip
         assert not wrong, wrong[:3]
