@@ -44,7 +44,7 @@ campaign: install  ## kills, full disks, damage, concurrency, planted faults: wr
 	python -m pytest -m campaign $(ARGS)
 
 audit: $(VENV)/.audit-installed  ## known vulnerabilities of the pinned packages (pip-audit in a folder of its own; needs the network)
-	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt
+	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 $(VENV)/.audit-installed: $(STAMP)
 	$(PYTHON) -m venv $(VENV)-audit
