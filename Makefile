@@ -10,7 +10,7 @@ test: export OMP_NUM_THREADS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test lint campaign bench table1 clean
+.PHONY: help install demo dashboard test lint campaign audit bench table1 clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,17 @@ test: lint  ## lint and the test suite (`make test ARGS='-k name'` for a part)
 	@$(if $(AMNESIAC_DATA_ROOT),echo "data root: $(AMNESIAC_DATA_ROOT)",echo "data root: none (AMNESIAC_DATA_ROOT); tests on published MNIST and CIFAR-100 are skipped")
 	python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(if $(ARGS),0,90) $(ARGS)
 
-campaign: install  ## the long tests (not part of `make test`)
-	python -m pytest -m campaign
+campaign: export OMP_NUM_THREADS = 1
+campaign: install  ## kills, full disks, damage, concurrency, planted faults: writes docs/reliability-results.md (`AMNESIAC_CAMPAIGN_KILLS=1000` for a release)
+	python -m pytest -m campaign $(ARGS)
+
+audit: $(VENV)/.audit-installed  ## known vulnerabilities of the pinned packages (pip-audit in a folder of its own; needs the network)
+	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+
+$(VENV)/.audit-installed: $(STAMP)
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	touch $@
 
 bench: install  ## how near forgetting lands to retraining, MNIST-5k, 5 minutes (`make bench ARGS='--profile full'` for all)
 	amnesiac bench forgetting $(ARGS)

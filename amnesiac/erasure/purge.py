@@ -68,6 +68,8 @@ class Purge:
         A target that doesn't exist is passed over. Raises PurgeRefused for a path outside of the roots, a root itself,
         or one that is reached through a link; then nothing new is listed.
         """
+        for left in self.plan.parent.glob(f".{self.plan.name}.*.partial"):  # of an `add` that was killed
+            left.unlink()
         held, overwrite_held = self._read()
         listed = {entry.path for entry in held}
         new = [_counted(target) for target in targets if self._checked(target.path) and str(target.path) not in listed]

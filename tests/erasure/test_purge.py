@@ -202,3 +202,11 @@ def test_a_purge_killed_at_every_change_ends_as_if_it_had_not_been(root, tmp_pat
     assert whole == again.stdout
     assert k >= 8
     assert len(json.loads((root.parent / "state/plan.json").read_bytes())["entries"]) == 2
+
+
+def test_what_a_killed_add_left_goes(tmp_path):
+    purge = Purge(tmp_path / "purge.json", [tmp_path])
+    left = tmp_path / ".purge.json.4711.partial"
+    left.write_text("{")
+    purge.add([])
+    assert not left.exists()

@@ -18,19 +18,26 @@ from tests.publication.tiny import Tiny
 
 MUTATIONS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-seen = {"count": 0, "kill_at": -1, "on": False}
 
 
-def mutation():
+def die(kind):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+seen = {"count": 0, "kill_at": -1, "on": False, "act": die}
+
+
+def mutation(kind):
+    """One more change; at the chosen one `act` happens (tests/campaign lets other things happen than a kill)."""
     if seen["on"]:
         seen["count"] += 1
         if seen["count"] == seen["kill_at"]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            seen["act"](kind)
 
 
 def hook(event, arguments):
     if event in MUTATIONS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES):
-        mutation()
+        mutation(event)
 
 
 class Journalled(sqlite3.Connection):
@@ -38,7 +45,7 @@ class Journalled(sqlite3.Connection):
 
     def execute(self, statement, *parameters):
         if statement.split()[0] in ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT"):
-            mutation()
+            mutation("sqlite")
         return super().execute(statement, *parameters)
 
 

@@ -81,10 +81,13 @@ class Tiny:
 
     def copy(self, root):
         shutil.copytree(self.root, root)
-        return Tiny(root, self.method, self.last)
+        return type(self)(root, self.method, self.last)
+
+    def index(self):
+        return index()
 
     def file(self, *sample_ids, name=None):
-        return self.journal.file([RequestDraft("samples", sample_ids, name)], index())
+        return self.journal.file([RequestDraft("samples", sample_ids, name)], self.index())
 
     def head(self):
         return read_head(self.store)
@@ -106,7 +109,7 @@ class Tiny:
             facts = {key: wanted.facts()[key] for key in ("run_id", "method", "pointer")} | {"scale": "lr"}
             start, ends = Subtraction(), groups_of(self.batches, facts, len(requests))
         groups = list(zip((start.requests, *ends), ends, strict=False))
-        forget = [resolve(requests[low:high], index()) for low, high in groups if low < high]
+        forget = [resolve(requests[low:high], self.index()) for low, high in groups if low < high]
         result = subtract(self.settings, ledger, weights, start, forget)
         files = {MODEL: rounded(result.master, weights)}
         if published != MODEL:
