@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import importlib
 import json
 import os
 import sys
@@ -20,7 +19,6 @@ from amnesiac.errors import AmnesiacError, StaleWriter
 from amnesiac.keys import Encrypted, LocalKeyStore
 from amnesiac.keys.encryption import NONCE_BYTES
 from amnesiac.publication import publish, read_head
-from amnesiac.publication.head import head_of
 from amnesiac.receipts import Chain
 from amnesiac.requests import Journal
 from tests.campaign import cycle
@@ -30,7 +28,6 @@ from tests.campaign.killing import Trials
 from tests.publication.kills import forked
 
 EVERY = 5
-publishing = importlib.import_module("amnesiac.publication.publish")  # `publish` of the package is the function
 
 
 def keys_first():
@@ -85,17 +82,16 @@ def head_in_place():
     head.write_json = plain
 
 
-def journal_first():
-    """The journal says PUBLISHED before HEAD is swapped."""
+def noted_first():
+    """The journal says that keys are destroyed before they are."""
 
-    def early(all_batches, batch, store, staged):
-        version, now = store.write(staged), read_head(store)
-        new = head_of(version, batch.fence, now.version if now else None, batch.number)
-        all_batches.advance(batch, "PUBLISHED", publishing.published_facts(new, version))
-        head.swap_head(store, now.version if now else None, new)
-        return new
+    def step(project, batch):
+        ledger, rows = project.ledger, project.new_rows()
+        after = project.batches.advance(batch, "KEYS_DESTROYED", {"keys": len(rows), "epoch": 1, "rows": len(rows)})
+        project.keys.destroy(ledger.table["key"].to_numpy(np.int64)[rows])
+        return after
 
-    cycle.publish = early
+    STEPS["KEYS_DESTROYED"] = step
 
 
 def tag_not_checked():
@@ -173,7 +169,7 @@ FAULTS = {
     "keys destroyed before publishing": keys_first,
     "HEAD before its version": head_first,
     "HEAD written in place": head_in_place,
-    "journal before the swap": journal_first,
+    "keys noted before they are destroyed": noted_first,
     "tag not checked": tag_not_checked,
     "fence not checked": fence_not_checked,
     "receipt appended twice": receipt_twice,
