@@ -42,3 +42,13 @@ def _errors_as_lines() -> Iterator[None]:
     except AmnesiacError as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full or failing disk, missing rights
+        said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        typer.secho(
+            f"error: {said}. Free disk space or mend the permissions, then run the command again: what was half-"
+            "written is cleared away, and a batch goes on from its last state",
+            err=True, fg=typer.colors.RED,
+        )  # fmt: skip
+        raise typer.Exit(1) from error
