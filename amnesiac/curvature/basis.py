@@ -90,7 +90,7 @@ def eigenvectors(matrix: Tensor, parts: Parts) -> Tensor:
     Any orthogonal basis is right to use (EK-FAC measures its diagonal exactly); blocks only diagonalise less well.
     """
     if parts is None:
-        return _eigh(matrix)
+        return _eigh(matrix).contiguous()  # as blocks are: products round by how a matrix lies in memory
     vectors = torch.eye(len(matrix), dtype=matrix.dtype)
     for part in parts:
         vectors[part[:, None], part] = _eigh(matrix[part[:, None], part])

@@ -21,9 +21,9 @@ from amnesiac.ledger.codecs import Bytes2D, RowBlock, SampleRows, Vector
 from amnesiac.ledger.manifest import LedgerEntry
 from amnesiac.ledger.protection import RowPlace
 from amnesiac.ledger.settled_codec import MaskedRows, QuantisedRows
-from amnesiac.ledger.settling import WIDE, Finish, Part, Settling, Weights, settled_rows, to_weights
+from amnesiac.ledger.settling import Finish, Part, Settling, Weights, settled_rows, to_weights
 from amnesiac.ledger.spec import LedgerSpec
-from amnesiac.ledger.visits import StepWeights, VisitTable, chunks, fitting
+from amnesiac.ledger.visits import WIDE, StepWeights, VisitTable, chunks, fitting
 from amnesiac.progress import Progress
 from amnesiac.rowstore import RowWriter
 from amnesiac.seeding import numpy_generator

@@ -24,10 +24,9 @@ from amnesiac.curvature import Choice, RunCurvature, damping
 from amnesiac.curvature.basis import Basis
 from amnesiac.curvature.matrices import to_matrix
 from amnesiac.curvature.thin import ThinWeights, thin
-from amnesiac.ledger.visits import StepWeights, VisitTable, segment_of, weighted_visit
+from amnesiac.ledger.visits import WIDE, StepWeights, VisitTable, segment_of, weighted_visit
 
 Part = Factors | Tensor
-WIDE = 1 << 20  # parameters from which on settled deltas aren't formed whole
 _WEIGHTS_KEPT = 1 << 30
 _SMALL = 1 << 16  # bytes of a layer's weights that are kept for every class (of norms, beside a wide model's matrices)
 _CACHE = 6 << 20

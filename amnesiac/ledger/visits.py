@@ -17,6 +17,7 @@ from amnesiac.curvature.matrices import to_matrix
 from amnesiac.ledger.spec import LedgerSpec
 
 CHUNK_BYTES = 64 << 20
+WIDE = 1 << 20  # parameters from which on a chunk's samples aren't counted by the size of their dense rows
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,9 @@ def segment_sums(
     picked = VisitTable(table.samples[chosen], table.slots[chosen], table.steps[chosen])
     blocks = spool.layout.blocks
     sums = [torch.zeros(len(bounds) - 1, *(block.matrix or (block.numel,))) for block in blocks]
+    at_once = fitting(spool.layout.size) if spool.layout.numel > WIDE else 1
     for visit in range(picked.visits):
-        for part in chunks(picked, spool.layout.numel, fitting(spool.layout.size)):
+        for part in chunks(picked, spool.layout.numel, at_once):
             rows = weighted_visit(spool, picked, weights, part, visit)
             segments = segment_of(picked.steps[part, visit], bounds)
             for segment in np.unique(segments):

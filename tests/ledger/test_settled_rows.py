@@ -19,10 +19,12 @@ from amnesiac.curvature.thin import TOLERANCE
 from amnesiac.errors import SettingsError, StoreError
 from amnesiac.ledger import Run, SealedLedger, open_ledger, seal
 from amnesiac.ledger.base import BASE
-from amnesiac.ledger.settled_rows import SettledWriting
+from amnesiac.ledger.protection import row_place
+from amnesiac.ledger.settled_rows import SettledWriting, write_settled
 from amnesiac.ledger.settling import Finish, Settling, Weights
 from amnesiac.ledger.visits import StepWeights, visit_table
 from amnesiac.models.files import load_weights
+from amnesiac.progress import silent
 from amnesiac.settings import (
     CaptureSettings,
     CurvatureSettings,
@@ -39,6 +41,7 @@ OPTIMIZERS = {
     "adam": OptimizerSettings(name="adam", lr=0.01),
 }
 DENSE = SettledSettings(rows="dense", bits=32)
+SPECS = ledgers_for(CaptureSettings(methods=("settled",)))
 
 
 def factory():
@@ -168,16 +171,33 @@ def test_every_layer_is_the_twins_on_its_own(setup, twin, dense):
 
 def inside(setup, rank, wide):
     """Of both forms the layers' settled deltas in the eigenbasis, `[N, d_out, d_in]` or weights; rank None: whole."""
-    curvature, labels = setup.settling.curvature, setup.run.data.labels.numpy()
+    curvature = setup.settling.curvature
     bases = tuple(layer.basis for layer in curvature.layers)
     blocks = [replace(b, rank=rank and b.matrix and min(rank, *b.matrix)) for b in curvature.blocks]
     finish = Finish(tuple(blocks) if rank else None, bases)
-    specs = ledgers_for(CaptureSettings(methods=("settled",)))
     with read_spool(setup.run.scratch / "spool") as spool:
-        steps = StepWeights(rate_weights(spool.layout.rule, spool.steps))
-        table, weights = visit_table(spool.index), Weights(setup.settling)
-        writing = SettledWriting(spool, table, steps, setup.settling, labels, weights, wide)
-        return writing.rows(specs, np.arange(N), [finish] * 2)
+        return writing(setup, spool, wide).rows(SPECS, np.arange(N), [finish] * 2)
+
+
+def writing(setup, spool, wide):
+    steps, labels = StepWeights(rate_weights(spool.layout.rule, spool.steps)), setup.run.data.labels.numpy()
+    return SettledWriting(spool, visit_table(spool.index), steps, setup.settling, labels, Weights(setup.settling), wide)
+
+
+def test_a_wide_models_rows_are_written_as_they_were_settled(setup, tmp_path):
+    """Rank 10 of 12 and 16 bits: sums over all rows are those of whole deltas, within the tolerance of the weights."""
+    sums, form = {}, SettledSettings(rank=10, class_rank=10, bits=16)
+    specs = ledgers_for(CaptureSettings(methods=("settled",), settled=form))
+    for wide in (0, 1 << 40):
+        with read_spool(setup.run.scratch / "spool") as spool:
+            folder = tmp_path / str(wide)
+            own = writing(setup, spool, wide)
+            place = row_place(folder, "run", None, own.table.samples)
+            sums[wide] = write_settled(folder, place, specs, own, silent)
+    for name, (entry, total) in sums[0].items():
+        assert entry.rows == N
+        whole = sums[1 << 40][name][1]
+        assert 1e-7 < np.linalg.norm(total - whole) / np.linalg.norm(whole) < 3 * TOLERANCE
 
 
 @pytest.mark.parametrize("form", [0, 1])
