@@ -17,7 +17,7 @@ import amnesiac
 from amnesiac.durable import sweep
 from amnesiac.erasure import Purge, Target, Tombstones, id_needles, pseudonym, scan
 from amnesiac.hashing import hash_tensors
-from amnesiac.keys import LocalKeyStore, subject_name
+from amnesiac.keys import LocalKeyStore, sample_name
 from amnesiac.ledger import open_ledger
 from amnesiac.models import load_weights, save_weights
 from amnesiac.progress import silent
@@ -142,7 +142,7 @@ class Cycle(Tiny):
 
     def alive(self):
         """Which samples' keys there are."""
-        numbers = self.keys.find([subject_name(name) for name in IDS])
+        numbers = self.keys.find([sample_name(name) for name in IDS])
         return [bool(number >= 0) for number in numbers]
 
     def everything(self):
@@ -285,7 +285,7 @@ def data():
 
 def create(root, method="settled", seed=4):
     """A project that is trained and sealed, with a cache that holds its subjects' ids as DVC's would."""
-    LocalKeyStore(root / "keys", create=True).ensure([subject_name(name) for name in IDS])
+    LocalKeyStore(root / "keys", create=True).ensure([sample_name(name) for name in IDS])
     project = Cycle(root, method, seed=seed)
     project.seal()
     (root / "cache").mkdir()

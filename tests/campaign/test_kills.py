@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from amnesiac.keys import LocalKeyStore, subject_name
+from amnesiac.keys import LocalKeyStore, sample_name
 from amnesiac.training import CapturePlan, train_with_capture
 from amnesiac.unlearning import ledgers_for
 from tests.campaign.cycle import IDS, Cycle, build, data
@@ -17,7 +17,7 @@ from tests.campaign.sizes import KILLS, sizes
 def unsealed(tmp_path_factory):
     """Trained to the end; the ledger isn't sealed yet."""
     project = Cycle(tmp_path_factory.mktemp("unsealed") / "project")
-    LocalKeyStore(project.root / "keys", create=True).ensure([f"{subject_name(name)}" for name in IDS])
+    LocalKeyStore(project.root / "keys", create=True).ensure([f"{sample_name(name)}" for name in IDS])
     ledgers, folder = ledgers_for(project.capture), project.root / "ledger"
     plan = CapturePlan(project.capture, ledgers, IDS, IDS, folder, project.root / "scratch", project.keys)
     train_with_capture(project.spec, build, data(), plan)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from amnesiac.keys import LocalKeyStore, subject_name
+from amnesiac.keys import LocalKeyStore, sample_name
 from tests.campaign.cycle import IDS, Cycle
 from tests.campaign.sizes import sizes
 
@@ -12,7 +12,7 @@ from tests.campaign.sizes import sizes
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory):
     project = Cycle(tmp_path_factory.mktemp("untrained") / "project")
-    LocalKeyStore(project.root / "keys", create=True).ensure([subject_name(name) for name in IDS])
+    LocalKeyStore(project.root / "keys", create=True).ensure([sample_name(name) for name in IDS])
     return project
 
 

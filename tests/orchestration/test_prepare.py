@@ -33,12 +33,12 @@ def test_who_was_erased_is_not_taken_in_again(api_url: str, tmp_path: Path, monk
     at = Catalog(tmp_path)
     before = prepared()
     assert (before["erased_left_out"], before["classes_left_out"], before["left_out_with_their_class"]) == (0, (), 0)
-    index = open_dataset(at.prepared).index
+    index = open_dataset(at.prepared, at.key_store()).index
     erased = list(index["sample_id"][:5]) + list(index["sample_id"][index["class_name"] == "3"])
     Tombstones(at.tombstones).add("sample", erased[:5])
     Tombstones(at.tombstones).add("subject", erased[5:])
     after = prepared()
-    held = open_dataset(at.prepared)
+    held = open_dataset(at.prepared, at.key_store())
     assert after["erased_left_out"] == len(set(erased))
     assert (after["classes_left_out"], after["left_out_with_their_class"]) == (("3",), 0)
     assert set(held.index["sample_id"]) == set(index["sample_id"]) - set(erased)
