@@ -60,7 +60,7 @@ CASES = {
     "HEAD edited": (lambda p, f: edit_head(p, False, batch=7), "HEAD.json was altered"),
     "HEAD forged": (lambda p, f: edit_head(p, True, requests=[]), "doesn't say what version"),
     "another run's HEAD": (lambda p, f: replace(p, f, "published/HEAD.json"), "isn't in"),
-    "another project's journal": (lambda p, f: replace(p, f, "journal"), "leaves out|redacted after their receipt"),
+    "another project's journal": (lambda p, f: replace(p, f, "journal"), "leaves out|erased and redacted"),
     "a manifest altered": (
         lambda p, f: (p.root / "ledger/manifest.json").write_text(
             (p.root / "ledger/manifest.json").read_text().replace('"rows": 48', '"rows": 47', 1)
