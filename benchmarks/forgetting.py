@@ -16,13 +16,15 @@ Rows:      one a case, config, seed and method: original, retrained, retrained_o
            plus that share of the forget set, true labels), bit_identical and drift (ten batches),
            amnesiac_bytes_per_sample (settled: what whole-batch updates would take).
 Targets:   issue 3's table, with the spread between two retrainings beside each figure.
-Hardware, versions, n: in the result's `environment`, measured where it ran.
+Hardware, versions, n: in the result's `environment`, measured where it ran; what the run itself cost in `cost`.
 """
 
 import json
 import multiprocessing
 import os
 import platform
+import resource
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +35,7 @@ from typing import Any
 from amnesiac.durable import write_json
 from amnesiac.errors import AmnesiacError, DamagedStore
 from amnesiac.ledger.manifest import library_versions
+from benchmarks.forgetting_calibration import agreement
 from benchmarks.forgetting_cases import PROFILES, Config, Job, Profile, choose, jobs_of
 from benchmarks.forgetting_run import Row, run_job
 from benchmarks.forgetting_targets import evaluate
@@ -59,14 +62,17 @@ class Options:
 
 
 def benchmark(profile: Profile, options: Options, on_job: OnJob) -> dict[str, Any]:
-    """Run a profile; {"rows", "targets", "profile", "environment"} as JSON can hold it.
+    """Run a profile; {"rows", "targets", "profile", "environment", "cost"} as JSON can hold it.
 
     Raises InputError for a word of `only` that names nothing, and whatever a run raises.
     """
     configs = choose(profile.configs, options.only, options.seeds)
-    rows = run(jobs_of(configs, options.data_root), options, on_job)
-    facts = {"name": profile.name, "left_out": list(profile.left_out)}
-    return {"rows": rows, "targets": evaluate(rows), "profile": facts, "environment": environment(options)}
+    jobs, spent = jobs_of(configs, options.data_root), Meter()
+    known = sum(cached(options.cache, job) is not None for job in jobs)
+    rows = run(jobs, options, on_job)
+    facts, cost = {"name": profile.name, "left_out": list(profile.left_out)}, spent.facts(len(jobs) - known, known)
+    found = {"rows": rows, "targets": evaluate(rows), "profile": facts, "environment": environment(options)}
+    return found | {"cost": cost} | ({"calibration": agreement(rows)} if profile.name == "calibration" else {})
 
 
 def run(jobs: Sequence[Job], options: Options, on_job: OnJob) -> list[Row]:
@@ -98,6 +104,30 @@ def _run_in_pool(
             on_job(job)
     finally:
         pool.shutdown(cancel_futures=True)  # after an error too: nothing that waits is begun
+
+
+class Meter:
+    """What a benchmark costs from now on: wall time, and the processor's time in all its processes.
+
+    On a machine that is shared wall time says little; CPU seconds over the number of workers is about what it takes on
+    free cores (somewhat more than that: who shares a core also shares its caches).
+    """
+
+    def __init__(self) -> None:
+        """Start now."""
+        self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
+
+    def facts(self, runs: int, cached_runs: int) -> dict[str, Any]:
+        """As JSON: `runs` were carried out, `cached_runs` were read and cost nothing this time."""
+        wall, cpu = time.perf_counter() - self._wall, _cpu_seconds() - self._cpu
+        facts = {"wall_seconds": wall, "cpu_seconds": cpu, "seconds_on_two_free_cores": cpu / 2}
+        return facts | {"cores": os.cpu_count(), "runs": runs, "cached_runs": cached_runs}
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process and of all that it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def cached(folder: Path | None, job: Job) -> list[Row] | None:

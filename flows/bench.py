@@ -113,6 +113,15 @@ def _print_tables(result: Mapping[str, Any]) -> None:
     console.print(_figures_table(result["rows"]), _targets_table(result["targets"]))
     met = sum(target["met"] for target in result["targets"])
     console.print(f"{met} of {len(result['targets'])} targets met", highlight=False)
+    if "calibration" in result:
+        console.print(_calibration_table(result["calibration"]))
+    cost = result["cost"]
+    console.print(
+        f"{cost['wall_seconds']:.0f} s on {cost['cores']} cores, {cost['cpu_seconds']:.0f} s of CPU time "
+        f"({cost['seconds_on_two_free_cores'] / 60:.1f} minutes on two free cores); {cost['runs']} runs, "
+        f"{cost['cached_runs']} from the cache",
+        highlight=False,
+    )
 
 
 def _figures_table(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -141,6 +150,20 @@ def _targets_table(targets: Sequence[Mapping[str, Any]]) -> Any:
         numbers = (_short(one[name]) for name in ("measured", "target", "spread"))
         config, met = " ".join(one[name] for name in PLACE[1:]), "yes" if one["met"] else "[bold red]NO[/]"
         table.add_row(one["case"], config, one["what"], *numbers, met)
+    return table
+
+
+def _calibration_table(found: Mapping[str, Any]) -> Any:
+    """Predicted against measured divergence."""
+    from rich.table import Table
+
+    seen = "" if found["out_of_sample"] else ", some of which its constants were chosen on"
+    table = Table("forget sets", "n", "correlation of logs", "median ratio", "within a factor of 3", box=None)
+    table.title = f"Predicted / measured KL on retained samples, seeds {found['seeds']}{seen}"
+    for name, one in found.items():
+        if isinstance(one, Mapping):
+            numbers = (one["log_correlation"], one["median_ratio"], one["within_3"])
+            table.add_row(name, str(one["n"]), *map(_short, numbers))
     return table
 
 

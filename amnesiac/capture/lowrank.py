@@ -17,7 +17,7 @@ def compress(factors: Factors, rank: int, iterations: int = 2) -> Factors:
     start = torch.randn(right.shape[2], rank, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     basis = start.to(right).expand(len(right), -1, -1)
     for _ in range(iterations):
-        basis = _orthonormal(right.transpose(1, 2) @ (left @ (left.transpose(1, 2) @ (right @ basis))))
+        basis = orthonormal(right.transpose(1, 2) @ (left @ (left.transpose(1, 2) @ (right @ basis))))
     return Factors((left.transpose(1, 2) @ (right @ basis)).transpose(1, 2), basis.transpose(1, 2))
 
 
@@ -26,11 +26,13 @@ def truncate(matrices: Tensor, rank: int, iterations: int = 2) -> Factors:
     start = torch.randn(matrices.shape[2], rank, generator=torch.Generator().manual_seed(0))
     right = start.to(matrices).T.expand(len(matrices), -1, -1)
     for _ in range(iterations):  # rows times matrices: five times as fast as matrices times a few columns
-        right = _orthonormal(((right @ matrices.transpose(1, 2)) @ matrices).transpose(1, 2)).transpose(1, 2)
+        right = (
+            orthonormal(((right @ matrices.transpose(1, 2)) @ matrices).transpose(1, 2)).transpose(1, 2).contiguous()
+        )
     return Factors(right @ matrices.transpose(1, 2), right)
 
 
-def _orthonormal(columns: Tensor) -> Tensor:
+def orthonormal(columns: Tensor) -> Tensor:
     """Gram-Schmidt, twice, on a batch of tall matrices `[n, d, rank]`; columns without any content become zero.
 
     Scaled first: gradients are so small that their squares underflow.

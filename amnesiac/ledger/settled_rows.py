@@ -20,7 +20,7 @@ from amnesiac.errors import SettingsError, StoreError
 from amnesiac.ledger.codecs import Bytes2D, RowBlock, SampleRows, Vector
 from amnesiac.ledger.manifest import LedgerEntry
 from amnesiac.ledger.settled_codec import MaskedRows, QuantisedRows
-from amnesiac.ledger.settling import Finish, Part, Settling, Weights, compress, settled_rows, to_weights
+from amnesiac.ledger.settling import Finish, Part, Ranks, Settling, Weights, compress, settled_rows, to_weights
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.ledger.visits import StepWeights, VisitTable, chunks
 from amnesiac.progress import Progress
@@ -45,15 +45,16 @@ class SettledWriting:
     weights: Weights
 
     def rows(
-        self, specs: Sequence[LedgerSpec], chosen: npt.NDArray[np.int64], finish: Sequence[Finish]
-    ) -> list[list[Part]]:
+        self, specs: Sequence[LedgerSpec], chosen: npt.NDArray[np.int64], finish: Sequence[Finish],
+        ranks: Sequence[Ranks],
+    ) -> list[list[Part]]:  # fmt: skip
         """Settled deltas of some samples as each spec's `finish` keeps them: a list of blocks for each."""
         order = np.argsort(self.classes[chosen], kind="stable")
         picked, back = chosen[order], torch.from_numpy(np.argsort(order))
         table = VisitTable(self.table.samples[picked], self.table.slots[picked], self.table.steps[picked])
         left_out = [self.classes[picked] if spec.per == "settled class" else None for spec in specs]
         curvature = self.settling.curvature
-        forms = settled_rows(self.spool, table, self.steps, self.weights, curvature, left_out, finish)
+        forms = settled_rows(self.spool, table, self.steps, self.weights, curvature, left_out, finish, ranks)
         return [[_reordered(part, back) for part in form] for form in forms]
 
 
@@ -69,13 +70,13 @@ def write_settled(
         raise SettingsError("rows for whole classes need labels: set capture.settled.class_rows to false")
     n, bases = len(writing.table.samples), [layer.basis for layer in writing.settling.curvature.layers]
     codecs = [_codec(folder, spec, writing) for spec in specs]
-    finish = [_finish(codec, bases) for codec in codecs]
+    finish, ranks = [_finish(codec, bases) for codec in codecs], [_ranks(codec) for codec in codecs]
     sized = zip(specs, codecs, strict=True)
     writers = [RowWriter(RowArray(rows, spec.name, run_id), n, codec.row_bytes) for spec, codec in sized]
     totals, bounds = [np.zeros(writing.spool.layout.numel) for _ in specs], np.zeros(len(specs))
-    for part in chunks(writing.table, writing.spool.layout.numel):
+    for part in chunks(writing.table, _width(codecs, writing)):
         chosen = np.arange(n)[part]
-        for k, parts in enumerate(writing.rows(specs, chosen, finish)):
+        for k, parts in enumerate(writing.rows(specs, chosen, finish, ranks)):
             encoded = _encode(codecs[k], parts, bases)
             totals[k] += codecs[k].total(encoded, chosen)
             bounds[k] += _bound(codecs[k], encoded, parts)
@@ -124,7 +125,7 @@ def _masked(folder: Path, blocks: tuple[Block, ...], spec: LedgerSpec, writing: 
     """Keep the coordinates whose mean square over a calibration set is largest (method.md §4)."""
     n = len(writing.table.samples)
     chosen = numpy_generator(0, "mask").choice(n, min(n, _CALIBRATION), replace=False)
-    inside = writing.rows([spec], np.sort(chosen), [lambda _, rows: rows])[0]
+    inside = writing.rows([spec], np.sort(chosen), [lambda _, rows: rows], [(None,) * len(blocks)])[0]
     means = [part.square().flatten(1).mean(0) for part in inside if isinstance(part, Tensor)]
     kept = [mean.topk(max(1, int(spec.form.fraction * len(mean)))).indices.sort().values for mean in means]
     bases = [layer.basis for layer in writing.settling.curvature.layers]
@@ -158,6 +159,20 @@ def _finish(codec: Codec, bases: Sequence[Basis]) -> Finish:
         return lambda _, rows: rows
     blocks = _plain_blocks(codec)
     return lambda layer, rows: compress(blocks[layer], rows, bases[layer])
+
+
+def _ranks(codec: Codec) -> Ranks:
+    """Outer products kept of each layer."""
+    if isinstance(codec, MaskedRows):
+        return (None,) * len(codec.blocks)
+    return tuple(block.rank for block in _plain_blocks(codec))
+
+
+def _width(codecs: Sequence[Codec], writing: SettledWriting) -> int:
+    """Numbers that settling holds for each sample: all its visits and, where a row is dense, the row."""
+    layout = writing.spool.layout
+    dense = any(rank is None for codec in codecs for rank in _ranks(codec))
+    return max(writing.table.visits * layout.size, layout.numel if dense else 0)
 
 
 def _encode(codec: Codec, parts: Sequence[Part], bases: Sequence[Basis]) -> Bytes2D:

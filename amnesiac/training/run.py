@@ -183,11 +183,11 @@ def _keep_snapshot(spec: RunSpec, plan: CapturePlan, model: nn.Module, epoch: in
 
 
 def _segments(spec: RunSpec, plan: CapturePlan) -> list[int]:
-    """First epoch of each segment, and the number of epochs: as few whole epochs a segment as the settings allow."""
+    """First epoch of each segment, and the number of epochs: whole epochs, as evenly spread as they can be."""
     epochs = spec.training.epochs
     unsettled = plan.settings.settled.rows == "unsettled"  # a row keeps a part for every epoch
-    length = 1 if unsettled else -(-epochs // plan.settings.curvature.segments)
-    return [*range(0, epochs, length), epochs]
+    count = epochs if unsettled else min(epochs, plan.settings.curvature.segments)
+    return [round(k * epochs / count) for k in range(count + 1)]
 
 
 def _middles(spec: RunSpec, plan: CapturePlan) -> list[int]:
