@@ -1,7 +1,7 @@
-"""How well a deletion's predicted divergence agrees with the one that retraining shows (amnesiac/unlearning/confidence.py).
+"""How well a predicted divergence (amnesiac/unlearning/confidence.py) agrees with the one that retraining shows.
 
-The constants of the prediction (FACTOR 2, SKEW 12) were chosen on seeds 0 and 1 of the calibration profile's settings;
-what is reported is measured on other seeds.
+The constants of the prediction (FACTOR 2, SKEW 12) were chosen on 60 deletions of seeds 0 to 2, among other settings those of the
+calibration profile; what is reported is measured on other seeds.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.forgetting_cases import BOTH, CLASS
 
-FITTED_SEEDS = (0, 1)
+FITTED_SEEDS = (0, 1, 2)
 WITHIN = 3.0
 
 
