@@ -25,7 +25,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ from benchmarks.forgetting_targets import evaluate
 
 __all__ = ["PROFILES", "Config", "Job", "Options", "Profile", "benchmark", "run"]
 
+Work = Callable[[Job], list[Row]]
 OnJob = Callable[[Job, int, int], None]
 """Called with a finished job, how many are finished and how many there are."""
 
@@ -75,14 +76,20 @@ def benchmark(profile: Profile, options: Options, on_job: OnJob) -> dict[str, An
     return found | {"cost": cost} | ({"calibration": agreement(rows)} if profile.name == "calibration" else {})
 
 
-def run(jobs: Sequence[Job], options: Options, on_job: OnJob) -> list[Row]:
-    """The rows of all jobs in their order; those that the cache has are not run again, the longest start first."""
-    found = {job.key: rows for job in jobs if (rows := cached(options.cache, job)) is not None}
+def run(jobs: Sequence[Job], options: Options, on_job: OnJob, work: Work = run_job, prefix: str = "") -> list[Row]:
+    """The rows of all jobs in their order; those that the cache has are not run again, the longest start first.
+
+    work: what a job does (a function that a module has);  prefix: of its files in the cache
+    """
+    found = {job.key: rows for job in jobs if (rows := cached(options.cache, job, prefix)) is not None}
     waiting = sorted((job for job in jobs if job.key not in found), key=lambda job: -job.cost)
     for k, job in enumerate(job for job in jobs if job.key in found):
         on_job(job, k + 1, len(jobs))
     try:
-        _run_in_pool(waiting, options, found, lambda job: on_job(job, len(found), len(jobs)))
+        for job, rows in _run_in_pool(waiting, options.workers, work):
+            found[job.key] = rows
+            keep(options.cache, job, rows, prefix)
+            on_job(job, len(found), len(jobs))
     except BrokenProcessPool as error:
         raise AmnesiacError(
             f"a process of the benchmark was killed ({error}), most likely for want of memory: run it with "
@@ -91,17 +98,13 @@ def run(jobs: Sequence[Job], options: Options, on_job: OnJob) -> list[Row]:
     return [row for job in jobs for row in found[job.key]]
 
 
-def _run_in_pool(
-    jobs: Sequence[Job], options: Options, found: dict[str, list[Row]], on_job: Callable[[Job], None]
-) -> None:
-    pool = ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
+def _run_in_pool(jobs: Sequence[Job], workers: int, work: Work) -> Iterator[tuple[Job, list[Row]]]:
+    """Jobs and their rows as they finish."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        futures = {pool.submit(run_job, job): job for job in jobs}
+        futures = {pool.submit(work, job): job for job in jobs}
         for future in as_completed(futures):
-            job = futures[future]
-            found[job.key] = future.result()
-            keep(options.cache, job, found[job.key])
-            on_job(job)
+            yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # after an error too: nothing that waits is begun
 
@@ -130,12 +133,12 @@ def _cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def cached(folder: Path | None, job: Job) -> list[Row] | None:
+def cached(folder: Path | None, job: Job, prefix: str = "") -> list[Row] | None:
     """A job's rows from the cache, None where it has none; raises DamagedStore for a file that can't be read.
 
     The key knows settings and library versions, not this project's code: after a change there take another folder.
     """
-    path = folder / f"{job.key}.json" if folder else None
+    path = folder / f"{prefix}{job.key}.json" if folder else None
     if path is None or not path.exists():
         return None
     try:
@@ -145,10 +148,10 @@ def cached(folder: Path | None, job: Job) -> list[Row] | None:
     return rows
 
 
-def keep(folder: Path | None, job: Job, rows: list[Row]) -> None:
+def keep(folder: Path | None, job: Job, rows: list[Row], prefix: str = "") -> None:
     """Write a job's rows into the cache, whole or not at all."""
     if folder:
-        write_json(folder / f"{job.key}.json", {"job": job.label, "settings": job.config.facts(), "rows": rows})
+        write_json(folder / f"{prefix}{job.key}.json", {"job": job.label, "settings": job.config.facts(), "rows": rows})
 
 
 def environment(options: Options) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How well a predicted divergence (amnesiac/unlearning/confidence.py) agrees with the one that retraining shows.
 
-The constants of the prediction (FACTOR 2, SKEW 12) were chosen on 60 deletions of seeds 0 to 2, among other settings those of the
-calibration profile; what is reported is measured on other seeds.
+The constants of the prediction (FACTOR 2, SKEW 12) were chosen on 60 deletions of seeds 0 to 2, among other settings
+those of the calibration profile; what is reported is measured on other seeds.
 """
 
 import math

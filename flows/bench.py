@@ -55,7 +55,7 @@ def forgetting(
     if more_seeds and not seeds:
         raise typer.BadParameter(f"unexpected {' '.join(map(str, more_seeds))}: seeds follow --seeds")
     chosen = tuple(seeds or ()) + tuple(more_seeds or ())
-    result = _measured(profile, tuple(only or ()), chosen, cache, workers, data_root or _shared_data(), plot)
+    result = _measured(profile, tuple(only or ()), chosen, cache, workers, data_root or shared_data(), plot)
     if as_json:
         print(json.dumps(result, indent=2, allow_nan=False))
     else:
@@ -76,7 +76,7 @@ def _measured(
     try:
         if plot:
             check_suffix(plot)
-        with _progress() as on_job:
+        with progress_of("forgetting") as on_job:
             result = benchmark(PROFILES[profile], Options(only, seeds, data_root, cache, workers), on_job)
         if plot:
             write_plot(plot, result["rows"])
@@ -87,12 +87,12 @@ def _measured(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Any, int, int], None]]:
+def progress_of(what: str) -> Iterator[Callable[[Any, int, int], None]]:
     """Runs as they finish, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("forgetting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("runs", total=None)
 
@@ -177,7 +177,7 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _shared_data() -> Path | None:
+def shared_data() -> Path | None:
     """Where this project's published data lie, if they are there."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "datasets"
     return folder if folder.is_dir() else None

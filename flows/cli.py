@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.bench import bench
+from flows.bench_figures import bench
 from tasks.prefect_environment import configure
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")

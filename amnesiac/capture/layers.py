@@ -127,7 +127,7 @@ def rule_for(layer: nn.Module) -> Rule:
     return RULES.get(type(layer), by_vmap)
 
 
-def _with_bias(layer: nn.Linear, right: Tensor) -> Tensor:
+def _with_bias(layer: nn.Linear | nn.Conv2d, right: Tensor) -> Tensor:
     if layer.bias is None:
         return right
     return torch.cat([right, right.new_ones(*right.shape[:2], 1)], 2)
@@ -137,12 +137,13 @@ def _patches(layer: nn.Conv2d, x: Tensor, b: Tensor, ones: bool) -> Tensor:
     """`[n, channels x kernel (+ 1), positions]`, a last row of ones for the bias. `F.unfold`'s numbers, in a third of
     its time: a strided copy for each of the kernel's taps.
     """
-    padded, (rows, columns) = _padded(layer, x), b.shape[2:]
-    (height, width), (down, right), (tall, wide) = layer.kernel_size, layer.stride, layer.dilation
+    padded, rows, columns = _padded(layer, x), b.shape[2], b.shape[3]
+    height, width = layer.kernel_size
+    (down, right), (tall, wide) = layer.stride, layer.dilation
     taps = x.shape[1] * height * width
     patches = x.new_empty(len(x), taps + ones, rows * columns)
     patches[:, taps:] = 1.0
-    places = patches[:, :taps].unflatten(1, (x.shape[1], height * width)).unflatten(3, (rows, columns))
+    places = patches[:, :taps].view(len(x), x.shape[1], height * width, rows, columns)
     for k in range(height * width):
         top, left = k // width * tall, k % width * wide
         places[:, :, k] = padded[:, :, top::down, left::right][:, :, :rows, :columns]

@@ -96,6 +96,13 @@ class Pilot:
         damage, norm = np.mean([pilot(best)[2:] for pilot in pilots], 0).tolist()
         return Choice(best, damage, norm)
 
+    def deletions(self, samples: npt.NDArray[np.int64]) -> Callable[[Kappa], dict[str, Tensor]]:
+        """The weights without some samples (ascending), a small part of each class, as a function of kappa; not rounded
+        to any row format.
+        """
+        inside = self._inside(samples)
+        return lambda kappa: self._deleted([self._layer(k, inside[k], kappa, None) for k in self._layers])
+
     def _few_trials(
         self, values: Sequence[float], drawn: npt.NDArray[np.int64], others: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:

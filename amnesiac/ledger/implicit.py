@@ -61,7 +61,7 @@ class SettledSums:
         for samples, visit, weights in self._runs():
             for k in range(before.shape[2]):
                 scaled = (rows[samples] * before[samples, visit, k, None]).flatten(0, 1)  # for one product
-                product = (scaled @ oriented(weights)).unflatten(0, (-1, rows.shape[1]))
+                product = (scaled @ oriented(weights)).reshape(-1, rows.shape[1], out.shape[2])
                 out[samples].addcmul_(product, after[samples, visit, k, None])
         return out
 

@@ -116,7 +116,7 @@ def _into_basis(block: Block, visits: Tensor, basis: Basis) -> Factors | Tensor:
         return basis.into(whole).reshape(n, count, *whole.shape[1:])
     assert basis.left is not None and basis.right is not None
     factors = unpack_factors(block, visits.flatten(0, 1))
-    left, right = (side.unflatten(0, (n, count)) for side in (factors.left, factors.right))
+    left, right = (side.reshape(n, count, *side.shape[1:]) for side in (factors.left, factors.right))
     if count > 1 and torch.equal(right[:, 1:], right[:, :1].expand_as(right[:, 1:])):
         return Factors(left @ basis.left, (right[:, :1] @ basis.right).expand_as(right))  # a first layer's inputs
     return Factors(left @ basis.left, right @ basis.right)
