@@ -69,7 +69,7 @@ def settled(train_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits(small_run, tmp_path_factory):
-    """MNIST's, at half their size so that the tests are quick; a segment an epoch, as finely as curvature can be had, so
+    """MNIST's, at half their size so that the tests are quick; a segment an epoch, as fine as curvature can be, so
     that what is measured is the forget set's doing and not the segments'.
     """
     images, labels = mnist_data()
