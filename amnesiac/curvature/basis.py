@@ -16,6 +16,7 @@ from torch import Tensor
 from amnesiac.capture.layers import Factors
 
 Parts = tuple[Tensor, ...] | None
+_MANY = 0.9
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ class Basis:
 
 
 def blocks_of(matrix: Tensor, largest: int) -> Parts:
-    """Which coordinates of a symmetric matrix are diagonalised together: None for all of them, unless it is wider than
-    `largest`. Then those that saw nothing at all (the taps of a 3x3 convolution that only ever meet padding) stay as
-    they are, and the others are cut into blocks of at most `largest`.
+    """Which coordinates of a symmetric matrix are diagonalised together: None for all of them.
+
+    Those that saw nothing at all (an image's margin; the taps of a 3x3 convolution that only ever meet padding) stay as
+    they are where they are many or the matrix is wider than `largest`; the others are cut into blocks of at most
+    `largest`.
     """
-    if len(matrix) <= largest:
-        return None
     seen = torch.nonzero(matrix.diagonal()).flatten()
+    if len(matrix) <= largest and len(seen) > _MANY * len(matrix):
+        return None
     return torch.tensor_split(seen, max(1, -(-len(seen) // largest)))
 
 

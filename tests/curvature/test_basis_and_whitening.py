@@ -40,11 +40,19 @@ def test_a_block_eigenbasis_is_orthogonal_and_diagonalises_its_blocks(largest, s
     assert not within.numel() or float(within.abs().max()) < 1e-3 * float(matrix.abs().max())
 
 
+def test_what_saw_nothing_is_left_out_of_the_blocks_where_it_is_much():
+    x = torch.randn(50, 20, generator=torch.Generator().manual_seed(0))
+    x[:, 3] = 0.0
+    assert blocks_of(x.T @ x, 20) is None, "one coordinate in twenty isn't worth the detour"
+    x[:, [7, 19]] = 0.0
+    (seen,) = blocks_of(x.T @ x, 20)
+    assert seen.tolist() == [k for k in range(20) if k not in (3, 7, 19)]
+
+
 def test_what_saw_nothing_is_left_out_of_the_blocks_of_a_wide_factor():
     x = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
     x[:, [0, 4, 9]] = 0.0
     matrix = x.T @ x
-    assert blocks_of(matrix, 10) is None
     parts = blocks_of(matrix, 4)
     assert [part.tolist() for part in parts] == [[1, 2, 3, 5], [6, 7, 8]]
     vectors = eigenvectors(matrix, parts)
