@@ -55,22 +55,22 @@ class GradientTap:
         """
         self.layers = tapped_layers(model)
         self._seen: dict[str, list[Call]] = {}
-        self._edges: list[GradientEdge] = []
+        self._edges: list[GradientEdge] | None = None
         self._active = False
         self._handles: list[RemovableHandle] = [
             layer.register_forward_hook(self._forward_hook(name)) for name, layer in self.layers.items()
         ]
 
-    def start(self) -> None:
-        """Begin to listen, forgetting what was seen before."""
-        self._seen, self._edges = {name: [] for name in self.layers}, []
+    def start(self, *, edges: bool = False) -> None:
+        """Begin to listen, forgetting what was seen before; `edges`: so that `backward` can be used."""
+        self._seen, self._edges = {name: [] for name in self.layers}, [] if edges else None
         self._active = True
 
     def backward(self, loss: Tensor) -> None:
         """A backward pass that goes no further than the layers' outputs: parameters' own gradients, which nobody wants
         where only the samples' are wanted, are neither computed nor stored.
         """
-        edges, self._edges = self._edges, []
+        edges, self._edges = self._edges or [], None
         torch.autograd.grad(loss, edges, allow_unused=True)
 
     def calls(self) -> dict[str, list[Call]]:
@@ -109,7 +109,8 @@ class GradientTap:
             if not output.requires_grad:
                 return
             x, calls, made = inputs[0].detach(), self._seen[name], inputs[0].requires_grad
-            self._edges.append(get_gradient_edge(output))  # of the tensor as it is now: the next layer may change it
+            if self._edges is not None:  # of the tensor as it is now: the next layer may change it
+                self._edges.append(get_gradient_edge(output))
             listen: Callable[[Tensor], None] = lambda b: calls.append(Call(x, b.detach(), x._version, made))  # noqa: E731
             output.register_hook(listen)  # type: ignore[no-untyped-call]
 
