@@ -36,6 +36,7 @@ from benchmarks.forgetting import Options, environment
 from benchmarks.forgetting_cases import PROFILES, Config, Job, choose
 from benchmarks.forgetting_run import Row
 from benchmarks.forgetting_start import Start, begin
+from benchmarks.memory import forget_peak, peak_mb
 
 CONFIGS = ("mlp-momentum", "cnn-momentum")
 PLAIN, CAPTURE, CURVATURE, PILOTS, SETTLING = "plain training", "capture", "curvature", "pilots", "settling"
@@ -52,11 +53,11 @@ class Measured:
     @contextmanager
     def of(self, variant: str) -> Iterator[None]:
         """Measure the block."""
-        _forget_peak()
+        forget_peak()
         started = time.process_time()
         yield
         self.seconds.setdefault(variant, []).append(time.process_time() - started)
-        self.peaks.setdefault(variant, []).append(_peak_mb())
+        self.peaks.setdefault(variant, []).append(peak_mb())
 
 
 def sealing_benchmark(options: Options, repeats: int, on_run: Callable[[str, int, int], None]) -> dict[str, Any]:
@@ -123,18 +124,3 @@ def _rows(config: Config, found: Measured) -> list[Row]:
         }
         for variant, seconds in found.seconds.items()
     ]
-
-
-def _forget_peak() -> None:
-    """Let the kernel count the peak of resident memory from now on, where it can."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def _peak_mb() -> float | None:
-    """Largest resident memory since `_forget_peak`, MB."""
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = next((line.split()[1] for line in lines if line.startswith("VmHWM")), None)
-    return None if found is None else int(found) / 1024

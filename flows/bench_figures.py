@@ -1,4 +1,4 @@
-"""`amnesiac bench kappa|rows|seal`: the figures of docs/methods.md that are about settled deltas alone."""
+"""`amnesiac bench kappa|rows|seal|capture`: figures of docs/methods.md and docs/performance.md."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,7 @@ Cache = Annotated[Path | None, typer.Option(help="Folder that keeps each run's r
 Workers = Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")]
 KAPPA = ("case", "model", "optimizer", "seed", "rule", "rule_kl", "best", "best_kl", "regret", "spread_kl")
 ROWS = ("model", "format", "bytes_per_sample", "seal_seconds", "delete_ms")
+CAPTURE = ("model", "variant", "ratio", "low", "high", "seconds", "cpu_ratio", "bytes_per_sample", "peak_mb", "n")
 SEAL = ("model", "variant", "ratio", "seconds", "low", "high", "bytes_per_sample", "peak_mb", "n")
 
 
@@ -78,6 +79,27 @@ def seal(
     if _as_json(result, as_json):
         return
     _print(SEAL, result["rows"], "CPU seconds, and ratio to plain training")
+
+
+@bench.command()
+def capture(
+    as_json: Json = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 5,
+    only: Only = None,
+) -> None:
+    """Training with capture against plain training, vmap and Opacus. Example: [bold]amnesiac bench capture[/]"""
+    with core_errors():
+        from benchmarks.capturing import capture_benchmark
+        from benchmarks.forgetting import Options
+
+        def on_round(name: str, done: int, total: int) -> None:
+            typer.echo(f"{name}: round {done} of {total}", err=True)
+
+        result = capture_benchmark(Options(tuple(only or ()), workers=1), rounds, on_round)
+    if _as_json(result, as_json):
+        return
+    _print(CAPTURE, result["rows"], f"Wall seconds, load {result['environment']['load']:.1f} before the run")
+    _print(("what", "model", "measured", "target", "met"), result["targets"], "Targets")
 
 
 def _as_json(result: Mapping[str, Any], wanted: bool) -> bool:

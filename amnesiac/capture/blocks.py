@@ -81,12 +81,30 @@ def trainable(layer: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 def pack(block: Block, gradient: LayerGradient) -> Tensor:
     """A layer's gradients as rows `[n, block.size]`."""
+    first = gradient.left if isinstance(gradient, Factors) else next(iter(gradient.values()))
+    rows = first.new_empty(len(first), block.size)
+    pack_into(rows, block, gradient)
+    return rows
+
+
+def pack_into(rows: Tensor, block: Block, gradient: LayerGradient) -> int:
+    """Write a layer's gradients into the first of `rows`, `[at least n, block.size]`; returns n."""
+    parts = _parts(block, gradient)
+    n, at = len(parts[0]), 0
+    for part in parts:
+        rows[:n, at : at + part.shape[1]] = part
+        at += part.shape[1]
+    return n
+
+
+def _parts(block: Block, gradient: LayerGradient) -> list[Tensor]:
+    """What lies side by side in a row, each `[n, numbers]`."""
     if not isinstance(gradient, Factors):
-        return torch.cat([gradient[name.rpartition(".")[2]].flatten(1) for name in block.parameters], 1)
+        return [gradient[name.rpartition(".")[2]].flatten(1) for name in block.parameters]
     if block.rank is None:
-        return matrix_to_parameters(block, gradient.dense())
+        return [matrix_to_parameters(block, gradient.dense())]
     kept = gradient if gradient.left.shape[1] == block.rank else compress(gradient, block.rank)
-    return torch.cat([kept.left.flatten(1), kept.right.flatten(1)], 1)
+    return [kept.left.flatten(1), kept.right.flatten(1)]
 
 
 def unpack_factors(block: Block, rows: Tensor) -> Factors:

@@ -1,6 +1,7 @@
 """Hooks that collect what the backward pass computes anyway: every layer's input and output gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,34 @@ from torch.utils.hooks import RemovableHandle
 from amnesiac.capture.blocks import only_trainable, trainable
 from amnesiac.capture.layers import Factors, LayerGradient, rule_for
 from amnesiac.errors import UnsupportedModel
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call of a layer left: all that its samples' shares are computed from.
+
+    x, b:    input and gradient of the loss with respect to the output, samples in the first dimension
+    version: of x when it was seen
+    made:    x was computed by the model; else it is the caller's tensor, who may fill it anew
+    """
+
+    x: Tensor
+    b: Tensor
+    version: int
+    made: bool
+
+    @property
+    def low(self) -> bool:
+        """Whether the layer computed in half precision."""
+        return self.b.dtype in HALF or self.x.dtype in HALF
+
+    def kept(self) -> "Call":
+        """The same for later use: a tensor that isn't the model's own is copied."""
+        return self if self.made else Call(self.x.clone(), self.b, 0, True)
+
+
+Calls = Sequence[Call]
+HALF = (torch.float16, torch.bfloat16)
 
 
 class GradientTap:
@@ -25,31 +54,43 @@ class GradientTap:
         trainable.
         """
         self.layers = tapped_layers(model)
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._edges: list[GradientEdge] = []
+        self._seen: dict[str, list[Call]] = {}
+        self._edges: list[GradientEdge] | None = None
         self._active = False
         self._handles: list[RemovableHandle] = [
             layer.register_forward_hook(self._forward_hook(name)) for name, layer in self.layers.items()
         ]
 
-    def start(self) -> None:
-        """Begin to listen, forgetting what was seen before."""
-        self._seen, self._edges = {name: [] for name in self.layers}, []
+    def start(self, *, edges: bool = False) -> None:
+        """Begin to listen, forgetting what was seen before; `edges`: so that `backward` can be used."""
+        self._seen, self._edges = {name: [] for name in self.layers}, [] if edges else None
         self._active = True
 
     def backward(self, loss: Tensor) -> None:
         """A backward pass that goes no further than the layers' outputs: parameters' own gradients, which nobody wants
         where only the samples' are wanted, are neither computed nor stored.
         """
-        edges, self._edges = self._edges, []
+        edges, self._edges = self._edges or [], None
         torch.autograd.grad(loss, edges, allow_unused=True)
+
+    def calls(self) -> dict[str, list[Call]]:
+        """Stop listening; what was seen, by layer. Raises UnsupportedModel naming a layer that was not."""
+        self._active = False
+        seen, self._seen = self._seen, {}
+        for name, layer in self.layers.items():
+            if not seen[name]:
+                raise UnsupportedModel(
+                    f"layer {name!r} ({type(layer).__name__}) has trainable parameters, but its forward was not called "
+                    "or its output didn't reach the loss: its share can't be captured. Freeze it or replace it "
+                    "(nn.MultiheadAttention, for one, uses its projections without calling them)"
+                )
+        return seen
 
     def take(self) -> dict[str, LayerGradient]:
         """Stop listening; per-sample gradients by layer. Raises UnsupportedModel naming a layer that was not seen."""
-        self._active = False
-        seen, self._seen = self._seen, {}
+        seen = self.calls()
         with torch.no_grad():
-            return {name: self._gradient(name, layer, seen[name]) for name, layer in self.layers.items()}
+            return {name: shares(name, layer, seen[name]) for name, layer in self.layers.items()}
 
     def remove(self) -> None:
         """Detach all hooks."""
@@ -67,22 +108,32 @@ class GradientTap:
                 )
             if not output.requires_grad:
                 return
-            x, calls = inputs[0].detach(), self._seen[name]
-            self._edges.append(get_gradient_edge(output))  # of the tensor as it is now: the next layer may change it
-            listen: Callable[[Tensor], None] = lambda b: calls.append((x, b.detach()))  # noqa: E731
+            x, calls, made = inputs[0].detach(), self._seen[name], inputs[0].requires_grad
+            if self._edges is not None:  # of the tensor as it is now: the next layer may change it
+                self._edges.append(get_gradient_edge(output))
+            listen: Callable[[Tensor], None] = lambda b: calls.append(Call(x, b.detach(), x._version, made))  # noqa: E731
             output.register_hook(listen)  # type: ignore[no-untyped-call]
 
         return forward
 
-    def _gradient(self, name: str, layer: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> LayerGradient:
-        if not calls:
-            raise UnsupportedModel(
-                f"layer {name!r} ({type(layer).__name__}) has trainable parameters, but its forward was not called "
-                "or its output didn't reach the loss: its share can't be captured. Freeze it or replace it "
-                "(nn.MultiheadAttention, for one, uses its projections without calling them)"
-            )
-        rule = rule_for(layer)
-        return only_trainable(layer, _summed([rule(layer, x, b) for x, b in calls]))
+
+def shares(name: str, layer: nn.Module, calls: Calls) -> LayerGradient:
+    """Per-sample gradients of a layer from what was seen of it; in float32 where the layer computed in less.
+
+    Raises UnsupportedModel where an input has been changed in place since.
+    """
+    if any(call.x._version != call.version for call in calls):
+        raise UnsupportedModel(
+            f"layer {name!r} ({type(layer).__name__}): its input was changed in place after the backward pass, before "
+            "its shares were computed. Don't write into the model's tensors in the training loop, or clone that input"
+        )
+    rule = rule_for(layer)
+    return only_trainable(layer, _summed([rule(layer, widened(call.x), widened(call.b)) for call in calls]))
+
+
+def widened(values: Tensor) -> Tensor:
+    """Half-precision numbers (autocast) in float32; anything else as it is."""
+    return values.float() if values.dtype in HALF else values
 
 
 def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:

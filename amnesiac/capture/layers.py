@@ -122,6 +122,12 @@ RULES: dict[type[nn.Module], Rule] = {
 }
 
 
+SAMPLEWISE = frozenset({nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.Embedding})
+"""Layers whose rule treats samples one by one and doesn't read the layer's weights: it may be applied later, and to
+several mini-batches at once.
+"""
+
+
 def rule_for(layer: nn.Module) -> Rule:
     """The rule of exactly this layer type (a subclass may compute something else), or the `torch.func` fallback."""
     return RULES.get(type(layer), by_vmap)

@@ -2,7 +2,7 @@
 spool.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from amnesiac.capture.attribution import Step, preconditioner, read_lr, read_rule, step_count
-from amnesiac.capture.blocks import Block, pack, plan_block
+from amnesiac.capture.blocks import Block, plan_block
 from amnesiac.capture.coordinates import subset
-from amnesiac.capture.hooks import GradientTap
-from amnesiac.capture.layers import Factors, LayerGradient
+from amnesiac.capture.hooks import Calls, GradientTap, shares
+from amnesiac.capture.layers import LayerGradient
+from amnesiac.capture.packing import Visits, can_wait
 from amnesiac.capture.spool import Layout, Spool
+from amnesiac.capture.writer import SpoolWriter
 from amnesiac.errors import InputError, UnsupportedModel, UnsupportedOptimizer
+
+LOW_PRECISION = 0.05
+"""How far shares may be from a layer's gradient, relative, that autocast computed with 8 bits of mantissa."""
 
 
 class Recorder:
@@ -27,9 +32,11 @@ class Recorder:
         loss.backward()
     optimizer.step()                # recorded through the optimiser's own hooks
 
-    The loss must be a sum over samples divided by the *scheduled* mini-batch size, so that leaving a sample out of
-    the run
-    doesn't change the others' shares. The first mini-batch is checked layer by layer against the gradients that
+    What the hooks saw is packed and written by a thread of its own (writer.py): its errors are raised by the next call,
+    at the latest by `close`.
+
+    The loss must be a sum over samples divided by the *scheduled* mini-batch size, so that leaving a sample out of the
+    run doesn't change the others' shares. The first mini-batch is checked layer by layer against the gradients that
     autograd computed: a layer whose shares don't add up is refused before any weight has changed.
     """
 
@@ -44,12 +51,14 @@ class Recorder:
         dtype: str = "float32",
         updates: Mapping[str, float] | None = None,
         samples: int | None = None,
+        clipping: bool = True,
     ) -> None:
         """Attach to model and optimiser.
 
         captured: which samples are kept, all if None;  rank: of convolution shares, None for exact;
         updates:  fraction of coordinates of whole-batch updates to keep, by ledger name;
-        samples:  how many there are, to refuse positions outside at once.
+        samples:  how many there are, to refuse positions outside at once;
+        clipping: whether the loop may scale the gradients before a step; without, none of their norms is computed.
         Raises UnsupportedModel, UnsupportedOptimizer.
         """
         try:
@@ -58,7 +67,10 @@ class Recorder:
             spool.close()
             raise
         self.model, self.optimizer, self.spool = model, optimizer, spool
-        self._samples = samples
+        self._samples, self._step, self._writer = samples, spool.steps, SpoolWriter(spool, self._tap.layers)
+        self._later = [name for name, layer in self._tap.layers.items() if can_wait(layer)]
+        self._now = {name: layer for name, layer in self._tap.layers.items() if name not in self._later}
+        self._clipping = clipping
         self._captured, self._rank, self._dtype, self._updates = captured, rank, dtype, dict(updates or {})
         self._parameters = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
         self._coordinates = {k: self._kept(f) for k, f in self._updates.items()}
@@ -67,6 +79,7 @@ class Recorder:
             optimizer.register_step_post_hook(self._after_step),
         ]
         self._norm: Tensor | None = None
+        self._recorded: list[tuple[int, int]] | None = None
         self._open: tuple[float, float, Tensor | None] | None = None
 
     @contextmanager
@@ -80,46 +93,58 @@ class Recorder:
         before = None if self.spool.layout else [_gradient(p).clone() for _, p in self._parameters]
         self._tap.start()
         yield
-        gradients = self._tap.take()
+        calls = self._tap.calls()
         if before is not None:
-            self._begin(gradients, before, len(samples))
-        self._append(samples, gradients)
-        self._norm = self._gradient_norm()
+            self._begin(calls, before, len(samples))
+        self._writer.visits(self._visits(samples, calls))
+        self._norm, self._recorded = self._gradient_norm() if self._clipping else None, self._versions()
+
+    def sync(self) -> dict[str, int]:
+        """Make everything recorded durable; the spool's file sizes to go on from."""
+        self._writer.drain()
+        return self.spool.sync()
+
+    def when_written(self, action: Callable[[dict[str, int]], object]) -> None:
+        """Once everything so far is durable, do `action(file sizes to go on from)`; training needn't wait for it."""
+        self._writer.then(lambda: action(self.spool.sync()))
 
     def close(self) -> None:
         """Detach all hooks and close the spool."""
         self._tap.remove()
         for handle in self._handles:
             handle.remove()
-        self.spool.close()
+        try:
+            self._writer.close()
+        finally:
+            self.spool.close()
 
-    def _begin(self, gradients: Mapping[str, LayerGradient], before: list[Tensor], n: int) -> None:
+    @torch.no_grad()
+    def _begin(self, calls: Mapping[str, Calls], before: list[Tensor], n: int) -> None:
         """First mini-batch: check the capture, then fix the row layout."""
+        gradients = {name: shares(name, layer, calls[name]) for name, layer in self._tap.layers.items()}
         blocks = tuple(plan_block(k, self._tap.layers[k], g, self._rank) for k, g in gradients.items())
         names = [name for name, _ in self._parameters]
         change = {k: _gradient(p) - b for k, (_, p), b in zip(names, self._parameters, before, strict=True)}
         for block in blocks:
-            check_layer(block, self._tap.layers[block.layer], gradients[block.layer], change, n)
+            tolerance = LOW_PRECISION if any(call.low for call in calls[block.layer]) else 1e-3
+            check_layer(block, self._tap.layers[block.layer], gradients[block.layer], change, n, tolerance)
         shapes = tuple((name, tuple(p.shape)) for name, p in self._parameters)
         self.spool.set_layout(Layout(blocks, self._dtype, self.rule, shapes, self._updates))
 
-    def _append(self, samples: npt.NDArray[np.int64], gradients: Mapping[str, LayerGradient]) -> None:
-        layout = self.spool.layout
-        assert layout is not None
-        keep = np.ones(len(samples), bool) if self._captured is None else self._captured[samples]
-        chosen = torch.from_numpy(np.flatnonzero(keep))
-        parts = [pack(block, _take(gradients[block.layer], chosen)) for block in layout.blocks]
-        self.spool.append_visits(samples.tolist(), keep.tolist(), torch.cat(parts, 1))
+    def _visits(self, samples: npt.NDArray[np.int64], calls: Mapping[str, Calls]) -> Visits:
+        """The mini-batch for the writer; what can't wait is computed now."""
+        kept = np.ones(len(samples), bool) if self._captured is None else self._captured[samples]
+        later = {name: [call.kept() for call in calls[name]] for name in self._later}
+        done = {name: torch.no_grad()(shares)(name, layer, calls[name]) for name, layer in self._now.items()}
+        return Visits(samples, kept, self._step, later, done)
 
     def _before_step(self, *_: Any) -> None:
-        if self._norm is None:
+        if self._recorded is None:
             raise InputError(
                 "optimizer.step() without a recorded mini-batch: run the backward pass inside recorder.batch(rows)"
             )
-        now = self._gradient_norm()
-        clip = float(now / self._norm) if float(self._norm) > 0.0 else 1.0
         flat = self._flat() if self._updates else None
-        self._open = (read_lr(self.optimizer), clip, flat)
+        self._open = (read_lr(self.optimizer), self._factor(), flat)
 
     def _after_step(self, *_: Any) -> None:
         assert self._open is not None
@@ -128,8 +153,21 @@ class Recorder:
         scaling = preconditioner(self.optimizer, parameters, self.rule) if self.rule.preconditioned else None
         change = None if before is None else self._flat() - before
         updates = [change[torch.from_numpy(kept)] for kept in self._coordinates.values() if change is not None]
-        self.spool.append_step(Step(lr, clip, step_count(self.optimizer, parameters[0])), scaling, updates)
-        self._norm = self._open = None
+        self._writer.step(Step(lr, clip, step_count(self.optimizer, parameters[0])), scaling, updates)
+        self._norm = self._recorded = self._open = None
+        self._step += 1
+
+    def _factor(self) -> float:
+        """The factor by which the gradients were scaled since the backward pass."""
+        if self._versions() == self._recorded:
+            return 1.0
+        if self._norm is None:
+            raise InputError("gradients were changed before the step: make the recorder with clipping=True")
+        return float(self._gradient_norm() / self._norm) if float(self._norm) > 0.0 else 1.0
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """Tell whether somebody has changed a gradient, without reading it."""
+        return [(id(p.grad), 0 if p.grad is None else p.grad._version) for _, p in self._parameters]
 
     def _flat(self) -> Tensor:
         return torch.cat([p.detach().flatten() for _, p in self._parameters])
@@ -141,7 +179,14 @@ class Recorder:
         return subset([tuple(p.shape) for _, p in self._parameters], fraction, "updates")
 
 
-def check_layer(block: Block, layer: nn.Module, gradient: LayerGradient, change: Mapping[str, Tensor], n: int) -> None:
+def check_layer(
+    block: Block,
+    layer: nn.Module,
+    gradient: LayerGradient,
+    change: Mapping[str, Tensor],
+    n: int,
+    tolerance: float = 1e-3,
+) -> None:
     """Compare the samples' shares with what autograd added to `.grad`; raises UnsupportedModel naming the layer."""
     shares = _by_parameter(block, gradient)
     # a bias before a normalisation has gradient zero up to rounding: measured by its layer's largest
@@ -149,7 +194,7 @@ def check_layer(block: Block, layer: nn.Module, gradient: LayerGradient, change:
     for name in block.parameters:
         total = shares[name].sum(0).reshape(change[name].shape)
         error, scale = float((total - change[name]).norm()), float(change[name].norm())
-        if len(shares[name]) != n or error > 1e-3 * scale + 1e-5 * layer_scale + 1e-12:
+        if len(shares[name]) != n or error > tolerance * (scale + 0.01 * layer_scale) + 1e-12:
             raise UnsupportedModel(
                 f"layer {block.layer!r} ({type(layer).__name__}): the samples' shares of {name!r} don't add up to its "
                 f"gradient (difference {error:.2e}, gradient {scale:.2e}, {len(shares[name])} shares for {n} samples). "
@@ -164,14 +209,6 @@ def _by_parameter(block: Block, gradient: LayerGradient) -> dict[str, Tensor]:
     if len(block.parameters) == 1:
         return {block.parameters[0]: matrix}
     return {block.parameters[0]: matrix[:, :, :-1], block.parameters[1]: matrix[:, :, -1]}
-
-
-def _take(gradient: LayerGradient, chosen: Tensor) -> LayerGradient:
-    if isinstance(gradient, Factors):
-        if len(chosen) == len(gradient.left):
-            return gradient
-        return Factors(gradient.left[chosen], gradient.right[chosen])
-    return {k: v[chosen] for k, v in gradient.items()}
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -149,16 +149,14 @@ class Spool:
             write_json(self.folder / "layout.json", layout.to_json())
             self.layout, self.visits = layout, self._size("visits.bin") // max(layout.row_bytes, 1)
 
-    def append_visits(self, samples: Sequence[int], captured: Sequence[bool], rows: Tensor) -> None:
-        """One mini-batch: all its sample rows, which of them are captured, and those rows `[sum(captured), size]`."""
+    def append_visits(self, samples: Index, captured: npt.NDArray[np.bool_], steps: Index, rows: Tensor) -> None:
+        """Visits: their samples `[n]`, which are captured `[n]`, their steps `[n]`, rows `[sum(captured), size]`."""
         assert self.layout is not None
-        mask = np.asarray(captured, bool)
-        slots = np.full(len(mask), -1, np.int64)
-        slots[mask] = np.arange(self.visits, self.visits + int(mask.sum()))
-        steps = np.full(len(mask), self.steps, np.int64)
-        self._files["visits.idx"].write(np.stack([np.asarray(samples, np.int64), steps, slots], 1).tobytes())
-        self._files["visits.bin"].write(self.layout.encode(rows).tobytes())
-        self.visits += int(mask.sum())
+        slots = np.full(len(captured), -1, np.int64)
+        slots[captured] = np.arange(self.visits, self.visits + len(rows))
+        self._files["visits.idx"].write(np.stack([samples, steps, slots], 1).tobytes())
+        self._files["visits.bin"].write(self.layout.encode(rows).data)
+        self.visits += len(rows)
 
     def append_step(self, step: Step, preconditioner: Tensor | None, updates: Sequence[Tensor]) -> None:
         """Close an optimiser step."""

@@ -236,7 +236,7 @@ def _gradients(probe: Probe, segment: int) -> Iterator[Gradients]:
     model.load_state_dict(dict(probe.snapshots[segment]))
     tap, generator = GradientTap(model), torch_generator(probe.seed, "fisher", segment)
     for rows in torch.split(torch.from_numpy(probe.rows(segment)), _BATCH):
-        tap.start()
+        tap.start(edges=True)
         logits = model(probe.inputs[rows])
         drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator).squeeze(1)
         tap.backward(F.cross_entropy(logits, drawn, reduction="sum"))

@@ -29,11 +29,16 @@ class Checkpoint:
     spool: dict[str, int] | None
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write it durably; a crash in between leaves the former checkpoint valid."""
-    name = f"epoch-{checkpoint.epochs}.safetensors"
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """A copy of the weights and the optimiser's state, by the names they have in a checkpoint."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | _optimizer_tensors(model, optimizer)
-    save_weights(folder / name, tensors)
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, state: Mapping[str, torch.Tensor]) -> None:
+    """Write it durably, with what `state_of` gave; a crash in between leaves the former checkpoint valid."""
+    name = f"epoch-{checkpoint.epochs}.safetensors"
+    save_weights(folder / name, dict(state))
     write_json(folder / STATE, asdict(checkpoint) | {"tensors": name})
     for old in folder.glob("epoch-*.safetensors"):
         if old.name != name:

@@ -25,7 +25,7 @@ from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
 from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
 from amnesiac.training.batches import augmentation, npy_bytes
-from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
+from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint, state_of
 from amnesiac.training.erased import refuse_erased
 from amnesiac.training.loop import Loop, TrainingData, run_epochs, weights_of
 from amnesiac.training.optimizers import build_optimizer, learning_rate
@@ -155,14 +155,19 @@ def _record(
     recorder = Recorder(
         model, optimizer, spool, captured=captured, rank=plan.settings.rank,
         dtype=plan.settings.dtype, updates={s.name: s.fraction for s in plan.ledgers if s.per == "step"},
+        clipping=spec.training.clip_norm is not None,
     )  # fmt: skip
     history = list(checkpoint.history) if checkpoint else []
     earlier = sum(record.seconds for record in history)
 
     def after_epoch(record: EpochRecord) -> None:
         history.append(record)
-        state = Checkpoint(spec.run_id(plan.settings), len(history), tuple(history), spool.sync())
-        save_checkpoint(plan.scratch, state, model, optimizer)
+        state, done = state_of(model, optimizer), tuple(history)
+        recorder.when_written(
+            lambda sizes: save_checkpoint(
+                plan.scratch, Checkpoint(spec.run_id(plan.settings), len(done), done, sizes), state
+            )
+        )
 
     loop = Loop(spec.training, spec.seed, data, np.zeros(len(data.labels), bool), "train", progress)
     remaining = range(len(history), spec.training.epochs)

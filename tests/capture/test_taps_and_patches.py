@@ -32,11 +32,11 @@ def test_patches_are_those_of_unfold(kind):
 def test_a_backward_pass_to_the_taps_sees_what_a_whole_one_sees_and_leaves_gradients_alone():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(2 * 36, 3))
     tap, x, y = GradientTap(model), torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
-    tap.start()
+    tap.start(edges=True)
     tap.backward(F.cross_entropy(model(x), y, reduction="sum"))
     found = tap.take()
     assert all(parameter.grad is None for parameter in model.parameters())
-    tap.start()
+    tap.start(edges=True)
     F.cross_entropy(model(x), y, reduction="sum").backward()
     whole = tap.take()
     for name in ("0", "3"):
