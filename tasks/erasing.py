@@ -130,6 +130,7 @@ def _destroy(batch: DeletionBatch) -> dict[str, Any]:
     tombstones = Tombstones(at.tombstones)
     tombstones.add("sample", erased.samples)
     tombstones.add("subject", erased.tombstones)
+    tombstones.add("vanished", erased.subjects)
     done = keys.destroy(numbers)
     _log.info("batch %d: %d keys are destroyed", batch.number, len(numbers))
     return {"samples": len(erased.keys), "steps": len(erased.steps), "keys": len(numbers), "epoch": done.epoch}

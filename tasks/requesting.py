@@ -1,6 +1,6 @@
 """Deletion requests: file them, tell which are pending, move the pointer that says what the next version covers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from prefect import task
@@ -12,6 +12,7 @@ from amnesiac.requests import (
     STATES,
     DeletionRequest,
     FilingResult,
+    ForgetSet,
     Gone,
     Kind,
     Pointer,
@@ -20,6 +21,8 @@ from amnesiac.requests import (
     draw_random,
     pending,
     read_pointer,
+    resolve,
+    value_hmac,
     write_pointer,
 )
 from amnesiac.settings import Settings
@@ -60,12 +63,38 @@ def _random_id(request: NewRequest) -> str | None:
 
 def erased_before() -> Gone:
     """Whether a request's value names what was erased: then the data set doesn't hold it any more."""
-    tombstones = Tombstones(catalog().tombstones)
+    noted = Tombstones(catalog().tombstones).contains()
 
     def gone(kind: Kind, value: str) -> bool:
-        return kind != "class" and bool(tombstones.mask([value], [value])[0])
+        return kind != "class" and any(noted(one, value) for one in ("sample", "subject", "vanished"))
 
     return gone
+
+
+def resolved(requests: Sequence[DeletionRequest]) -> ForgetSet:
+    """The rows that requests name in the prepared data; raises what `resolve` does, as `requests.unknown` says."""
+    dataset = catalog().dataset()
+    fresh = not dataset.erased.any()  # prepared after all erasures: what was redacted isn't in it
+    unknown = catalog().params().requests.unknown
+    return resolve(requests, dataset.index, gone=erased_before(), redacted=fresh, unknown=unknown)
+
+
+def opaque_ids(named: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """By request id, keyed hashes of values that a request names (`ForgetSet.not_held`), as receipts have them."""
+    if not named:
+        return {}
+    journal = catalog().open_journal()
+    salt, kinds = journal.salt(), {request.request_id: request.kind for request in journal.requests()}
+    return {name: [value_hmac(salt, kinds[name], value) for value in values] for name, values in named.items()}
+
+
+def noted_not_held() -> dict[str, list[str]]:
+    """What batches that count noted as not held when they were planned, as keyed hashes by request id."""
+    found: dict[str, list[str]] = {}
+    for batch in catalog().batches().history():
+        if not batch.ended:
+            found |= batch.facts("PLANNED").get("not_held", {})
+    return found
 
 
 def file_requests(drafts: Sequence[RequestDraft], received: datetime | None = None) -> FilingResult:
