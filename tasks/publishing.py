@@ -20,6 +20,7 @@ from amnesiac.hashing import hash_file
 from amnesiac.publication import Head, Recovery, publish, read_staged, recover, roll_back
 from amnesiac.requests import DeletionBatch, DeletionRequest, ForgetSet, State, pending, read_pointer
 from tasks.catalog import catalog
+from tasks.handing_in import file_handed_in
 from tasks.opaque import opaque
 from tasks.requesting import (
     applied_requests,
@@ -77,6 +78,7 @@ def plan_batch(force: bool, patient: bool) -> DeletionBatch | None:
     """
     if patient and waiting(pending_requests()):
         return None
+    file_handed_in()  # by a run that was killed before it filed
     plan_requests()
     new = pending(planned_requests(read_pointer(catalog().requests)), applied_requests())
     if not (new or force or _changed()):

@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from amnesiac.erasure import Tombstones
 from amnesiac.errors import SpecMismatch
 from amnesiac.requests import (
@@ -18,47 +15,13 @@ from amnesiac.requests import (
     Pointer,
     RequestDraft,
     State,
-    draw_random,
     pending,
     read_pointer,
     resolve,
     value_hmac,
     write_pointer,
 )
-from amnesiac.settings import Settings
 from tasks.catalog import catalog
-from tasks.opaque import opaque
-
-
-class NewRequest(Settings):
-    """A deletion request as a flow parameter. Opaque in the dashboard only if `values` are: prefer `amnesiac request
-    add`.
-
-    Exactly one of: `samples`, `subject`, `classes`, `random_count` (a seeded draw of training samples, for
-    experiments).
-    """
-
-    samples: tuple[str, ...] = ()
-    subject: str | None = None
-    classes: tuple[str, ...] = ()
-    random_count: int | None = None
-    random_seed: int = 0
-
-
-@task(name="file requests", cache_policy=NO_CACHE, persist_result=False)
-@opaque
-def file_new_requests(requests: Sequence[NewRequest]) -> int:
-    """Journal the requests of a flow's parameters; how many of them are new."""
-    if not requests:
-        return 0
-    held = {request.request_id for request in catalog().open_journal().requests()}
-    drafts = [draft(request) for request in requests if _random_id(request) not in held]
-    return len(file_requests(drafts).filed)
-
-
-def _random_id(request: NewRequest) -> str | None:
-    """The same draw has the same id, so that it is made once: later other samples would be drawn, of those left."""
-    return None if request.random_count is None else f"random-{request.random_count}-seed-{request.random_seed}"
 
 
 def erased_before() -> Gone:
@@ -107,16 +70,6 @@ def file_requests(drafts: Sequence[RequestDraft], received: datetime | None = No
     head, store = at.head(), at.store()
     forgotten = store.read(head.version).positions() if head else ()
     return at.open_journal().file(drafts, at.dataset().index, forgotten=forgotten, received=received)
-
-
-def draft(request: NewRequest) -> RequestDraft:
-    """A request as the journal takes it."""
-    if request.random_count is not None:
-        index, name = catalog().dataset().index, _random_id(request)
-        return draw_random(index, request.random_seed, count=request.random_count, request_id=name)
-    if request.subject is not None:
-        return RequestDraft("subject", (request.subject,))
-    return RequestDraft("class", request.classes) if request.classes else RequestDraft("samples", request.samples)
 
 
 def plan_requests() -> None:

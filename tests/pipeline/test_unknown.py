@@ -13,6 +13,7 @@ from amnesiac.keys import LocalKeyStore
 from amnesiac.requests import Batches, Journal, RequestDraft, value_hmac
 from flows.cli import app
 from tasks import erasing
+from tasks.handing_in import NewRequest, file_handed_in, hand_in
 from tasks.opaque import shown_whole
 from tasks.publishing import abandoned_on_error, plan_batch
 from tests.pipeline.project import Project, finish
@@ -67,3 +68,23 @@ def test_lost_ids_refuse_the_batch_or_are_listed_in_status_version_and_receipt(
     ours = [value_hmac(journal.salt(), "samples", held)]
     assert said["partly"] == {"rows": 1, "keys": 1, "subjects": 1, "ids": ours, "not_held": [lost]}
     assert said["wholly"] == {"rows": 0, "keys": 0, "subjects": 0, "ids": [], "not_held": [nobody]}
+
+
+def test_what_was_handed_in_is_filed_by_the_next_run_or_refused_once(
+    copied: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copied("handed-in")
+    monkeypatch.setenv("AMNESIAC_PROJECT", str(project.root))
+    journal, folder = Journal(project.data / "journal"), project.data / "journal/handed-in"
+    hand_in([NewRequest(classes=("5",))])
+    hand_in([NewRequest(random_count=3, random_seed=9), NewRequest(classes=("5",))])
+    assert file_handed_in() == 2, "class 5 once"
+    assert [request.kind for request in journal.requests()[2:]] == ["class", "random"]
+    hand_in([NewRequest(random_count=3, random_seed=9)])
+    assert file_handed_in() == 0, "drawn once"
+    before = journal.requests()
+    hand_in([NewRequest(classes=("6",)), NewRequest(samples=(NOBODY,))])
+    with pytest.raises(UnknownSample, match=NOBODY):
+        file_handed_in()
+    assert file_handed_in() == 0
+    assert (journal.requests(), list(folder.iterdir())) == (before, [])
