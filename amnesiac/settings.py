@@ -14,6 +14,7 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 SourceName = Literal[
     "mnist-5k", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-parquet", "image-folder", "npz"
 ]
+Unknown = Literal["refuse", "go_on"]
 MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
 
 
@@ -192,6 +193,15 @@ class UnlearningSettings(Settings):
     confidence: ConfidenceSettings = ConfidenceSettings()
 
 
+class RequestSettings(Settings):
+    """How deletion requests are read."""
+
+    unknown: Unknown = Field(
+        "refuse", description="a pending request names what the prepared data doesn't hold: stop the batch before "
+        "anything is done, or go on with all that is held and list the rest as not held",
+    )  # fmt: skip
+
+
 class RecurrenceSettings(Settings):
     """When `amnesiac serve` runs the deletion batch (`cron` if given, else the interval), and whom it tells."""
 
@@ -227,6 +237,7 @@ class Params(Settings):
     training: TrainingSettings = TrainingSettings()
     capture: CaptureSettings = CaptureSettings()
     unlearning: UnlearningSettings = UnlearningSettings()
+    requests: RequestSettings = RequestSettings()
     recurrence: RecurrenceSettings = RecurrenceSettings()
     erasure: ErasureSettings = ErasureSettings()
 

@@ -115,13 +115,13 @@ def cycle(
     with ready(server=False):
         from flows.console import print_comparison, print_where_to_look
         from flows.full_cycle import full_cycle
+        from tasks.handing_in import NewRequest, hand_in
         from tasks.prefect_server import local_server
-        from tasks.requesting import NewRequest
 
         drawn = [NewRequest(random_count=random_people, random_seed=seed)] if random_people else []
         classes = [NewRequest(classes=(name,)) for name in forget_class or []]
         with local_server(port):
-            state = full_cycle(drawn + classes, force, return_state=True)
+            state = full_cycle(hand_in(drawn + classes), force, return_state=True)
             state.result()
             print_comparison(as_json)
             if not as_json:

@@ -17,6 +17,7 @@ from amnesiac.requests import DeletionBatch, FilingResult
 from amnesiac.verification import Verification
 from tasks.catalog import catalog
 from tasks.evaluation import published_sentence, read_version
+from tasks.not_held import not_held_requests
 from tasks.publishing import recovery_facts
 from tasks.reporting import result_table
 from tasks.requesting import request_states
@@ -108,7 +109,7 @@ def _known(request_ids: Sequence[str]) -> list[dict[str, str | None]]:
 
 def print_requests(as_json: bool) -> None:
     """All requests with their states."""
-    states = request_states()
+    states, missing = request_states(), {one["request_id"]: one for one in not_held_requests()[0]}
     requests = [
         {
             "request_id": r.request_id,
@@ -116,6 +117,7 @@ def print_requests(as_json: bool) -> None:
             "values": len(r.values),
             "received": r.received,
             "state": states[r.request_id],
+            "not_held": missing[r.request_id]["not_held"] if r.request_id in missing else 0,
         }
         for r in catalog().open_journal().requests()
     ]
@@ -124,7 +126,8 @@ def print_requests(as_json: bool) -> None:
         return
     table = Table("request", "kind", "values", "received", "state")
     for r in requests:
-        table.add_row(*(str(value) for value in r.values()))
+        *cells, state, missing_ids = map(str, r.values())
+        table.add_row(*cells, f"{state}, {missing_ids} not held" if r["not_held"] else state)
     console.print(table)
 
 
@@ -166,6 +169,12 @@ def print_status(found: Mapping[str, Any], as_json: bool) -> None:
     for name, alarm in (("overdue", "[bold red]OVERDUE[/]"), ("due_soon", "due soon")):
         if found[name]:
             console.print(f"deadlines:  {alarm}: {', '.join(found[name])}", soft_wrap=True)
+    for one in found["not_held"]:
+        stops = ": the next batch stops there (requests.unknown)" if one["blocks"] else ""
+        what = f"{one['not_held']} of {one['named']} ids of {one['request_id']}{stops}"
+        console.print(f"not held:   {what}; opaque ids: --json", soft_wrap=True, markup=False)
+    if found["unresolvable"]:
+        console.print(f"pending:    can't be looked up: {found['unresolvable']}", soft_wrap=True, markup=False)
     console.print(f"HEAD:       {_head_line(found['head'])}", soft_wrap=True)
     unfinished = found["unfinished"]
     state = f"batch {unfinished['number']} is {unfinished['state']}: `amnesiac recover`" if unfinished else "none"

@@ -74,6 +74,17 @@ def serve_deployments(deployments: Sequence[RunnerDeployment], poll_seconds: flo
         asyncio.run(_serve(deployments, poll_seconds))
 
 
+async def refuse_other_parameters(client: PrefectClient, deployment_id: UUID) -> None:
+    """Let the server refuse runs whose parameters the flow doesn't have: it would store them, whatever they hold.
+
+    (It checks types only, and the client's model of a schema can't say that no others are allowed.)
+    """
+    place = {"id": str(deployment_id)}
+    found = (await client.request("GET", "/deployments/{id}", path_params=place)).json()
+    schema = found["parameter_openapi_schema"] | {"additionalProperties": False}
+    await client.request("PATCH", "/deployments/{id}", path_params=place, json={"parameter_openapi_schema": schema})
+
+
 def _schedule(recurrence: RecurrenceSettings) -> Schedule:
     if recurrence.cron is None:
         return Interval(timedelta(seconds=recurrence.interval_seconds), anchor_date=_ANCHOR)
@@ -89,6 +100,8 @@ async def _serve(deployments: Sequence[RunnerDeployment], poll_seconds: float) -
     runner = Runner(limit=1, pause_on_shutdown=False, query_seconds=poll_seconds)
     ids = [await runner.aadd_deployment(deployment) for deployment in deployments]
     async with get_client() as client:
+        for number in ids:
+            await refuse_other_parameters(client, number)
         of_ours = DeploymentFilter(id=DeploymentFilterId(any_=ids))
         await _crash_interrupted(client, of_ours)
         await _drop_missed(client, of_ours)

@@ -27,13 +27,13 @@ from amnesiac.publication import (
     write_candidate,
 )
 from amnesiac.publication import subtract as subtract_groups
-from amnesiac.requests import DeletionRequest, ForgetSet, read_pointer, resolve
+from amnesiac.requests import DeletionRequest, ForgetSet, read_pointer
 from amnesiac.training import repair, retrain_without
 from amnesiac.unlearning import Confidence, confidence
 from tasks.catalog import catalog
 from tasks.opaque import opaque
 from tasks.progress import shown_progress
-from tasks.requesting import erased_before, planned_requests
+from tasks.requesting import opaque_ids, planned_requests, resolved
 from tasks.timings import keep_seconds
 from tasks.training import MODEL, model_factory
 
@@ -57,11 +57,14 @@ def subtract() -> dict[str, Any]:
     wanted = origin(ledger, settings, pointer, [request.request_id for request in requests])
     version = _continued(wanted)
     weights = trained if trained is not None else _last_weights(version)
-    result = _subtracted(wanted, requests, ledger, weights, state_of(version) if version else Subtraction())
+    start = state_of(version) if version else Subtraction()
+    forget_sets = _groups(requests, start, wanted)
+    result = _subtracted(wanted, requests, ledger, weights, start, forget_sets)
     found = _confidence(ledger, trained, version, result)
     files = _files(rounded(result.master or {}, weights), result.positions, found)
     facts = wanted.facts() | {
         "subjects": _subjects(result.positions),
+        "not_held": (version.facts.get("not_held", {}) if version else {}) | _not_held(forget_sets),
         "repaired_sha256": _hash(files[REPAIRED]),
         "retrained_sha256": _hash(files[RETRAINED]),
         "confidence": asdict(found) if found else None,
@@ -71,9 +74,9 @@ def subtract() -> dict[str, Any]:
 
 
 def _subtracted(
-    wanted: Origin, requests: Sequence[DeletionRequest], ledger: SealedLedger, weights: StateDict, start: Subtraction
-) -> Subtraction:
-    forget_sets = _groups(requests, start, wanted)
+    wanted: Origin, requests: Sequence[DeletionRequest], ledger: SealedLedger, weights: StateDict, start: Subtraction,
+    forget_sets: Sequence[ForgetSet],
+) -> Subtraction:  # fmt: skip
     result = subtract_groups(wanted.settings, ledger, weights, start, forget_sets)
     _refuse_unforgotten(ledger, result)
     keep_seconds("unlearn", result.seconds)
@@ -130,14 +133,17 @@ def _confidence(
 
 def _groups(requests: Sequence[DeletionRequest], start: Subtraction, wanted: Origin) -> list[ForgetSet]:
     """The requests beyond `start`, in one group; from the original in those in which they were published then."""
-    index, facts = catalog().dataset().index, wanted.facts()
+    facts = wanted.facts()
     said = {name: facts[name] for name in ("run_id", "method", "pointer")} | {"scale": wanted.settings.scale}
     ends = (len(requests),) if start.groups else groups_of(catalog().batches(), said, len(requests))
     parts = zip((start.requests, *ends), ends, strict=False)
-    fresh = not catalog().dataset().erased.any()  # prepared after all erasures: what was redacted isn't in it
-    return [
-        resolve(requests[low:high], index, gone=erased_before(), redacted=fresh) for low, high in parts if low < high
-    ]
+    return [resolved(requests[low:high]) for low, high in parts if low < high]
+
+
+def _not_held(forget_sets: Sequence[ForgetSet]) -> dict[str, list[str]]:
+    """What these requests name and the data doesn't hold, as keyed hashes by request id: for the report."""
+    named = {name: values for forget in forget_sets for name, values in forget.not_held.items()}
+    return opaque_ids(named)
 
 
 def _files(weights: StateDict, forgotten: Sequence[int], found: Confidence | None) -> dict[str, StateDict | None]:

@@ -5,8 +5,9 @@ run goes on: key numbers, ids (for the scan), counts and keyed hashes (for the r
 """
 
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from amnesiac.erasure import Tombstones
+from amnesiac.erasure import Tombstones, marks
 from amnesiac.errors import SpecMismatch, StoreError
 from amnesiac.ledger import SealedLedger, open_ledger
 from amnesiac.ledger.manifest import read_manifest
@@ -27,10 +28,9 @@ from tasks.catalog import catalog
 from tasks.opaque import opaque
 from tasks.publishing import reach
 
-PLAINTEXT_SAMPLES = 32
+MARKED = 32  # samples, and keys of samples and steps
 Mask = npt.NDArray[np.bool_]
 _log = logging.getLogger("amnesiac.erasing")
-_plaintext: dict[int, list[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Erased:
     samples, subjects: ids that nothing may hold afterwards;  tombstones: subjects who asked for all of theirs
     left:     training samples that survive;  before: SHA-256 of the weights that were published before
     requests: by request id: train rows, keys, subjects, keyed hashes of what it named (`ids`, `not_held`)
+    marks:    of some image rows, ledger rows and keys, by kind: `Mark` as lists;  marks_key: of their digests, hex
     clean:    stages that DVC called up to date before anything was purged; None until then
     """
 
@@ -53,6 +54,8 @@ class Erased:
     before: str
     requests: Mapping[str, Mapping[str, Any]]
     clean: tuple[str, ...] | None = None
+    marks: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
+    marks_key: str = ""
 
 
 def resting(batch: DeletionBatch) -> str | None:
@@ -114,22 +117,16 @@ def note(batch: DeletionBatch, erased: Erased) -> None:
     catalog().batches().hold(batch, asdict(erased))
 
 
-def plaintext_of(batch: DeletionBatch) -> Sequence[bytes]:
-    """Some image rows, ledger rows and keys of the erased; empty unless this process destroyed the keys."""
-    return _plaintext.get(batch.number, ())
-
-
 def _destroy(batch: DeletionBatch) -> dict[str, Any]:
     at = catalog()
     if at.batches().held(batch) is None:
         note(batch, _look_up(batch))
     erased, keys = erased_by(batch), at.key_store()
     numbers = np.array([*erased.keys, *erased.steps], np.int64)
-    if len(erased.keys) and keys.alive(numbers[: len(erased.keys)]).all():
-        _plaintext[batch.number] = _some_plaintext(erased)
     tombstones = Tombstones(at.tombstones)
     tombstones.add("sample", erased.samples)
     tombstones.add("subject", erased.tombstones)
+    tombstones.add("vanished", erased.subjects)
     done = keys.destroy(numbers)
     _log.info("batch %d: %d keys are destroyed", batch.number, len(numbers))
     return {"samples": len(erased.keys), "steps": len(erased.steps), "keys": len(numbers), "epoch": done.epoch}
@@ -144,15 +141,18 @@ def _look_up(batch: DeletionBatch) -> Erased:
     train = (index["split"] == "train").to_numpy(bool)
     _refuse_unforgotten(index.loc[rows & train, "row"].tolist())
     keys, subjects = numbers[rows], index["subject_id"].astype(str)
+    steps, secret = _steps(keys), secrets.token_bytes(32)
     return Erased(
         keys=tuple(keys.tolist()),
-        steps=_steps(keys),
+        steps=steps,
         samples=tuple(index.loc[rows, "sample_id"].astype(str)),
         subjects=tuple(sorted(set(subjects[rows]) - set(subjects[alive & ~rows]))),
         tombstones=tuple(value for r in requests if r.kind == "subject" for value in r.values),
         left=int((train & alive & ~rows).sum()),
         before=_weights_before(batch),
         requests={r.request_id: _request_facts(r, index, named[r.request_id], train) for r in requests},
+        marks={kind: [astuple(one) for one in marks(some, secret)] for kind, some in _plaintext(keys, steps).items()},
+        marks_key=secret.hex(),
     )
 
 
@@ -190,14 +190,19 @@ def _steps(keys: npt.NDArray[np.int64]) -> tuple[int, ...]:
     return tuple(ledger.step_keys[ledger.steps_of(positions)].tolist())
 
 
-def _some_plaintext(erased: Erased) -> list[bytes]:
-    """A sample of what must be found nowhere once the keys are gone."""
+def _plaintext(numbers: npt.NDArray[np.int64], steps: Sequence[int]) -> dict[str, list[bytes]]:
+    """A sample of what must be found nowhere once the keys are gone, by kind; keys in hex as well."""
     at, dataset = catalog(), catalog().dataset()
-    chosen = np.flatnonzero(np.isin(dataset.key_numbers, erased.keys))[:PLAINTEXT_SAMPLES]
-    ledger, train = _ledger(), chosen[chosen < dataset.record.splits["train"]]
-    keys = at.key_store().keys(np.array(erased.keys[:PLAINTEXT_SAMPLES], np.int64))
-    images = dataset.reader.read(chosen)
-    return [*(row.tobytes() for row in images), *ledger.plain_rows(train.tolist()), *(key.tobytes() for key in keys)]
+    chosen = np.flatnonzero(np.isin(dataset.key_numbers, numbers))[:MARKED]
+    train = chosen[chosen < dataset.record.splits["train"]]
+    some = np.concatenate([numbers[:MARKED], np.array(steps[:MARKED], np.int64)])
+    alive = at.key_store().alive(some)  # a step's key may have gone with somebody else's batch
+    keys = [key.tobytes() for key in at.key_store().keys(some[alive])]
+    return {
+        "image rows": [row.tobytes() for row in dataset.reader.read(chosen)],
+        "ledger rows": list(_ledger().plain_rows(train.tolist())),
+        "keys": [*keys, *(key.hex().encode() for key in keys)],
+    }
 
 
 def _ledger() -> SealedLedger:

@@ -163,6 +163,7 @@ def _facts() -> ReportFacts:
             "bytes a row": version["bytes_per_row"],
         },
         version=version["weights_sha256"][:12],
+        not_held=version.get("not_held", {}),
     )
 
 

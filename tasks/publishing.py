@@ -18,10 +18,18 @@ from amnesiac.errors import AmnesiacError
 from amnesiac.evaluation import judge
 from amnesiac.hashing import hash_file
 from amnesiac.publication import Head, Recovery, publish, read_staged, recover, roll_back
-from amnesiac.requests import DeletionBatch, DeletionRequest, State, pending, read_pointer, resolve
+from amnesiac.requests import DeletionBatch, DeletionRequest, ForgetSet, State, pending, read_pointer
 from tasks.catalog import catalog
+from tasks.handing_in import file_handed_in
 from tasks.opaque import opaque
-from tasks.requesting import applied_requests, erased_before, pending_requests, plan_requests, planned_requests
+from tasks.requesting import (
+    applied_requests,
+    opaque_ids,
+    pending_requests,
+    plan_requests,
+    planned_requests,
+    resolved,
+)
 from tasks.stages import is_stale, writing
 
 _FIGURES = ("forget_accuracy", "retain_accuracy", "test_accuracy", "kl_forget", "kl_test")
@@ -65,20 +73,28 @@ def plan_batch(force: bool, patient: bool) -> DeletionBatch | None:
     """RECEIVED → PLANNED: a batch over what is pending, resolved to rows; None when there is nothing to publish.
 
     Requests that are filed from now on belong to the next batch. `patient`: wait for `recurrence.minimum_requests`.
-    Raises UnknownSample when a request names what the data set doesn't hold.
+    Raises UnknownSample when a request names what the data set doesn't hold, unless the settings say to go on: then
+    that is noted as keyed hashes, and the batch carries out the rest.
     """
     if patient and waiting(pending_requests()):
         return None
+    file_handed_in()  # by a run that was killed before it filed
     plan_requests()
     new = pending(planned_requests(read_pointer(catalog().requests)), applied_requests())
     if not (new or force or _changed()):
         return None
     batch = catalog().batches().open([request.request_id for request in new])
-    at = catalog()
-    fresh = not at.dataset().erased.any()
-    forget = resolve(new, at.dataset().index, gone=erased_before(), redacted=fresh)
+    forget = resolved(new)
     facts = {"requests": len(new), "samples": len(forget.rows), "not_trained": forget.not_trained}
-    return _reached(batch, "PLANNED", facts)
+    return _reached(batch, "PLANNED", facts | _missing(forget))
+
+
+def _missing(forget: ForgetSet) -> dict[str, Any]:
+    if not forget.not_held:
+        return {}
+    count = sum(map(len, forget.not_held.values()))
+    _log.warning("%d of the ids that %d requests name aren't held", count, len(forget.not_held))
+    return {"not_held": opaque_ids(forget.not_held)}
 
 
 def waiting(new: Sequence[DeletionRequest]) -> bool:
@@ -151,7 +167,8 @@ def batch_summary(batch: DeletionBatch) -> dict[str, Any]:
     head = catalog().head()
     states = {event.state: event.at for event in batch.events}
     covered = {"version": head.version[:12], "requests applied": len(head.requests)} if head else {}
-    return {"batch": batch.number, "new requests": len(batch.request_ids)} | covered | states
+    missing = {"requests with ids not held": len(named)} if (named := batch.facts("PLANNED").get("not_held")) else {}
+    return {"batch": batch.number, "new requests": len(batch.request_ids)} | missing | covered | states
 
 
 def _reached(batch: DeletionBatch, to: State, facts: Mapping[str, Any]) -> DeletionBatch:

@@ -92,4 +92,4 @@ def _receipt(batch: DeletionBatch, request: DeletionRequest, erased: Erased) -> 
 def _scan(batch: DeletionBatch) -> Scan:
     found = batch.facts("SCANNED")
     counts = {name: found[name] for name in ("files", "bytes", "things", "hits", "gaps")}
-    return Scan(places=tuple(found["places"]), **counts)
+    return Scan(places=tuple(found["places"]), kinds=found.get("kinds", {}), **counts)

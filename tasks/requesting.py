@@ -1,10 +1,7 @@
 """Deletion requests: file them, tell which are pending, move the pointer that says what the next version covers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from amnesiac.erasure import Tombstones
 from amnesiac.errors import SpecMismatch
@@ -12,60 +9,55 @@ from amnesiac.requests import (
     STATES,
     DeletionRequest,
     FilingResult,
+    ForgetSet,
     Gone,
     Kind,
     Pointer,
     RequestDraft,
     State,
-    draw_random,
     pending,
     read_pointer,
+    resolve,
+    value_hmac,
     write_pointer,
 )
-from amnesiac.settings import Settings
 from tasks.catalog import catalog
-from tasks.opaque import opaque
-
-
-class NewRequest(Settings):
-    """A deletion request as a flow parameter. Opaque in the dashboard only if `values` are: prefer `amnesiac request
-    add`.
-
-    Exactly one of: `samples`, `subject`, `classes`, `random_count` (a seeded draw of training samples, for
-    experiments).
-    """
-
-    samples: tuple[str, ...] = ()
-    subject: str | None = None
-    classes: tuple[str, ...] = ()
-    random_count: int | None = None
-    random_seed: int = 0
-
-
-@task(name="file requests", cache_policy=NO_CACHE, persist_result=False)
-@opaque
-def file_new_requests(requests: Sequence[NewRequest]) -> int:
-    """Journal the requests of a flow's parameters; how many of them are new."""
-    if not requests:
-        return 0
-    held = {request.request_id for request in catalog().open_journal().requests()}
-    drafts = [draft(request) for request in requests if _random_id(request) not in held]
-    return len(file_requests(drafts).filed)
-
-
-def _random_id(request: NewRequest) -> str | None:
-    """The same draw has the same id, so that it is made once: later other samples would be drawn, of those left."""
-    return None if request.random_count is None else f"random-{request.random_count}-seed-{request.random_seed}"
 
 
 def erased_before() -> Gone:
     """Whether a request's value names what was erased: then the data set doesn't hold it any more."""
-    tombstones = Tombstones(catalog().tombstones)
+    noted = Tombstones(catalog().tombstones).contains()
 
     def gone(kind: Kind, value: str) -> bool:
-        return kind != "class" and bool(tombstones.mask([value], [value])[0])
+        return kind != "class" and any(noted(one, value) for one in ("sample", "subject", "vanished"))
 
     return gone
+
+
+def resolved(requests: Sequence[DeletionRequest]) -> ForgetSet:
+    """The rows that requests name in the prepared data; raises what `resolve` does, as `requests.unknown` says."""
+    dataset = catalog().dataset()
+    fresh = not dataset.erased.any()  # prepared after all erasures: what was redacted isn't in it
+    unknown = catalog().params().requests.unknown
+    return resolve(requests, dataset.index, gone=erased_before(), redacted=fresh, unknown=unknown)
+
+
+def opaque_ids(named: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """By request id, keyed hashes of values that a request names (`ForgetSet.not_held`), as receipts have them."""
+    if not named:
+        return {}
+    journal = catalog().open_journal()
+    salt, kinds = journal.salt(), {request.request_id: request.kind for request in journal.requests()}
+    return {name: [value_hmac(salt, kinds[name], value) for value in values] for name, values in named.items()}
+
+
+def noted_not_held() -> dict[str, list[str]]:
+    """What batches that count noted as not held when they were planned, as keyed hashes by request id."""
+    found: dict[str, list[str]] = {}
+    for batch in catalog().batches().history():
+        if not batch.ended:
+            found |= batch.facts("PLANNED").get("not_held", {})
+    return found
 
 
 def file_requests(drafts: Sequence[RequestDraft], received: datetime | None = None) -> FilingResult:
@@ -78,16 +70,6 @@ def file_requests(drafts: Sequence[RequestDraft], received: datetime | None = No
     head, store = at.head(), at.store()
     forgotten = store.read(head.version).positions() if head else ()
     return at.open_journal().file(drafts, at.dataset().index, forgotten=forgotten, received=received)
-
-
-def draft(request: NewRequest) -> RequestDraft:
-    """A request as the journal takes it."""
-    if request.random_count is not None:
-        index, name = catalog().dataset().index, _random_id(request)
-        return draw_random(index, request.random_seed, count=request.random_count, request_id=name)
-    if request.subject is not None:
-        return RequestDraft("subject", (request.subject,))
-    return RequestDraft("class", request.classes) if request.classes else RequestDraft("samples", request.samples)
 
 
 def plan_requests() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from amnesiac.erasure import Needle, ScanReport, byte_needles, id_needles, scan
+from amnesiac.erasure import Mark, Marked, Needle, ScanReport, id_needles, scan
 from amnesiac.errors import ResidueFound
 from amnesiac.requests import DeletionBatch
 from tasks.catalog import Catalog, catalog
-from tasks.erasing import Erased, erased_by, plaintext_of
+from tasks.erasing import Erased, erased_by
 from tasks.opaque import opaque
 from tasks.publishing import reach
 from tasks.purging import cache_folder, local_remotes
@@ -29,7 +29,7 @@ def scan_for_residues(batch: DeletionBatch) -> DeletionBatch:
 
 
 def scanned(batch: DeletionBatch) -> DeletionBatch:
-    """Look for the erased ids, and for rows and keys where this process still knows them, outside of the journal.
+    """Look for the erased ids, and for some rows and keys by their digests, outside of the journal.
 
     Raises ResidueFound naming the files; then the batch stays where it is, and the next run searches again.
     """
@@ -47,23 +47,42 @@ def places(at: Catalog) -> tuple[Path, ...]:
 
 
 def _scan(batch: DeletionBatch) -> dict[str, Any]:
-    needles = _needles(erased_by(batch), batch)
-    found = scan(needles, places(catalog()) if needles else ())
+    erased = erased_by(batch)
+    needles, known = _needles(erased), _marks(erased)
+    searched = places(catalog()) if needles or known else ()
+    found = scan(needles, searched, marked=Marked(known, bytes.fromhex(erased.marks_key)))
     if found.hits:
         raise ResidueFound(_explained(batch, found))
     if found.gaps:
         _log.warning("%d files couldn't be searched, the first %s", len(found.gaps), found.gaps[0].file)
     return {
         "places": [_shown(Path(place)) for place in found.places], "files": found.files, "bytes": found.bytes,
-        "things": found.things, "hits": 0, "gaps": len(found.gaps), "plaintext": bool(plaintext_of(batch)),
+        "things": found.things, "hits": 0, "gaps": len(found.gaps), "kinds": _kinds(erased),
     }  # fmt: skip
 
 
-def _needles(erased: Erased, batch: DeletionBatch) -> list[Needle]:
-    index = catalog().dataset().index
-    ids = list(dict.fromkeys([*erased.samples, *erased.subjects]))
+def _ids(erased: Erased) -> list[str]:
+    return list(dict.fromkeys([*erased.samples, *erased.subjects]))
+
+
+def _needles(erased: Erased) -> list[Needle]:
+    index, ids = catalog().dataset().index, _ids(erased)
     surviving = (set(index["sample_id"].astype(str)) | set(index["subject_id"].astype(str))) - set(ids)
-    return id_needles(ids, surviving) + byte_needles(plaintext_of(batch), len(ids))
+    return id_needles(ids, surviving)
+
+
+def _marks(erased: Erased) -> list[Mark]:
+    """Rows and keys by their digests: the keys are gone, and what they opened with them."""
+    known = [mark for some in erased.marks.values() for mark in some]
+    return [Mark(number, *mark[1:]) for number, mark in enumerate(known, len(_ids(erased)))]
+
+
+def _kinds(erased: Erased) -> dict[str, int]:
+    """How many things of each kind are looked for."""
+    ids = len(_ids(erased))
+    return {"ids": ids, **dict.fromkeys(("image rows", "ledger rows", "keys"), 0)} | {
+        kind: len(some) for kind, some in erased.marks.items()
+    }
 
 
 def _explained(batch: DeletionBatch, found: ScanReport) -> str:

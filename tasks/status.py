@@ -8,6 +8,7 @@ from amnesiac.publication import Head
 from amnesiac.requests import DeletionBatch
 from tasks.catalog import LAST_STATE, catalog
 from tasks.erasing import resting
+from tasks.not_held import not_held_requests
 from tasks.notification import current_deadlines
 from tasks.publishing import waiting
 from tasks.requesting import pending_requests, request_states
@@ -21,12 +22,14 @@ def status() -> dict[str, Any]:
     Raises DamagedStore and SpecMismatch when HEAD, its version or the journal can't be trusted.
     """
     at, states, open_requests = catalog(), request_states(), pending_requests()
-    alarms = current_deadlines()
+    alarms, (missing, unresolvable) = current_deadlines(), not_held_requests()
     unfinished = next((batch for batch in at.batches().unfinished() if not _rests(batch)), None)
     settings = at.params().recurrence
     return {
         "requests": dict(Counter(states.values())),
         "pending": len(open_requests),
+        "not_held": missing,
+        "unresolvable": unresolvable,
         "overdue": [d.request_id for d in alarms if d.alarm == "overdue"],
         "due_soon": [d.request_id for d in alarms if d.alarm == "due soon"],
         "deadlines": [asdict(d) for d in alarms if d.alarm != "answered"],

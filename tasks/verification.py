@@ -14,7 +14,7 @@ from amnesiac.requests import STATES, Pointer, State, resolve
 from amnesiac.unlearning.settled import SETTLED
 from amnesiac.verification import Verification, Version, verify
 from tasks.catalog import catalog
-from tasks.requesting import erased_before, planned_requests
+from tasks.requesting import planned_requests
 from tasks.stages import writing
 from tasks.training import MODEL
 
@@ -140,7 +140,7 @@ def _check_journal(version: Published) -> None:
     requests = planned_requests(Pointer(**version.facts["pointer"]))
     states = catalog().batches().request_states()
     readable = [r for r in requests if not r.redacted and _readable(states.get(r.request_id, "RECEIVED"))]
-    named = resolve(readable, catalog().dataset().index, gone=erased_before())
+    named = resolve(readable, catalog().dataset().index, unknown="go_on")
     if left := set(named.rows) - set(version.positions()):
         raise SpecMismatch(
             f"{len(left)} samples of requests that version {version.id[:12]} has applied aren't among those that it "

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amnesiac.erasure.contents import READING_ERRORS, inside, raw
+from amnesiac.erasure.fingerprints import Marked
 from amnesiac.erasure.needles import Needle
 from amnesiac.erasure.search import Search
 from amnesiac.progress import Progress, silent
@@ -68,10 +69,15 @@ class ScanReport:
         return not self.hits and not self.gaps
 
 
-def scan(needles: Sequence[Needle], places: Iterable[Path], progress: Progress = silent) -> ScanReport:
-    """Search folders, files and databases. A database as a place brings its -wal, -shm and -journal along."""
+def scan(
+    needles: Sequence[Needle], places: Iterable[Path], progress: Progress = silent, marked: Marked | None = None
+) -> ScanReport:
+    """Search folders, files and databases. A database as a place brings its -wal, -shm and -journal along.
+
+    marked: what is known by its digest alone (`fingerprints`); its numbers go on from those of the needles
+    """
     places = tuple(places)
-    work = _Scan(Search(needles))
+    work = _Scan(Search(needles, marked))
     files = work.listed(places)
     work.names([path for path, _ in files])
     total = sum(size for _, size in files)
@@ -85,7 +91,7 @@ def scan(needles: Sequence[Needle], places: Iterable[Path], progress: Progress =
         files=len(files),
         bytes=work.bytes,
         unpacked=work.unpacked,
-        things=len({needle.number for needle in needles}),
+        things=len({number for number, _, _ in work.things}),
         hits=tuple(work.hits),
         gaps=tuple(work.gaps),
     )
@@ -93,7 +99,7 @@ def scan(needles: Sequence[Needle], places: Iterable[Path], progress: Progress =
 
 class _Scan:
     def __init__(self, search: Search) -> None:
-        self.search = search
+        self.search, self.things = search, search.things
         self.bytes = self.unpacked = 0
         self.hits: list[Hit] = []
         self.gaps: list[Gap] = []
@@ -124,8 +130,8 @@ class _Scan:
             found.setdefault(number, []).append((offset - starts[number], k))
         for number, hits in found.items():
             self._shown[paths[number]] = shown = _blanked(lines[number][:-1], [self._span(*hit) for hit in hits])
-            needles = dict.fromkeys(self.search.needles[k] for _, k in hits)
-            self.hits += [Hit(shown, "file name", 0, needle.number, needle.form) for needle in needles]
+            found_here = dict.fromkeys(self.things[k][:2] for _, k in hits)
+            self.hits += [Hit(shown, "file name", 0, number, form) for number, form in found_here]
 
     def file(self, path: Path) -> None:
         """Search one file, as it lies and unpacked."""
@@ -161,10 +167,10 @@ class _Scan:
     def _stream(self, path: Path, part: str, blocks: Iterable[bytes]) -> None:
         seen = set()
         for offset, k in self.search.find(blocks):
-            needle = self.search.needles[k]
-            if (needle.number, needle.form) not in seen:
-                seen.add((needle.number, needle.form))
-                self.hits.append(Hit(self._name(path), part, offset, needle.number, needle.form))
+            number, form, _ = self.things[k]
+            if (number, form) not in seen:
+                seen.add((number, form))
+                self.hits.append(Hit(self._name(path), part, offset, number, form))
 
     def _counted(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         for block in blocks:
@@ -172,8 +178,8 @@ class _Scan:
             yield block
 
     def _span(self, start: int, k: int) -> tuple[int, int, int]:
-        needle = self.search.needles[k]
-        return start, start + len(needle.data), needle.number
+        number, _, length = self.things[k]
+        return start, start + length, number
 
     def _gap(self, path: Path, reason: str) -> None:
         self.gaps.append(Gap(self._name(path), reason))

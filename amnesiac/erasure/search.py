@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amnesiac.erasure.base64_text import decoded_around
+from amnesiac.erasure.fingerprints import Marked
 from amnesiac.erasure.needles import Needle
 
 _BITS = 20
@@ -24,16 +25,25 @@ _FACTORS = {8: 0x9E3779B97F4A7C15, 4: 0x9E3779B1}
 class Search:
     """Compiled needles; `find` may be called any number of times."""
 
-    def __init__(self, needles: Sequence[Needle]) -> None:
-        """Choose anchors and fill the tables: about 2 s for 100,000 needles. Each needle has 4 bytes or more."""
-        self.needles = tuple(needles)
-        self.reach = max(map(_reach, needles), default=0)
+    def __init__(self, needles: Sequence[Needle], marked: Marked | None = None) -> None:
+        """Choose anchors and fill the tables: about 2 s for 100,000 needles. Each needle has 4 bytes or more.
+
+        marked: what is known by its digest alone
+        """
+        self.needles, self.marked = tuple(needles), marked or Marked((), b"")
+        self.reach = max([self.marked.reach, *map(_reach, needles)], default=0)
         long = [k for k, needle in enumerate(needles) if len(needle.data) >= 8]
         short = sorted(set(range(len(needles))) - set(long))
         self._tables = [_Table(self.needles, some, width) for some, width in ((long, 8), (short, 4)) if some]
 
+    @property
+    def things(self) -> tuple[tuple[int, str, int], ...]:
+        """Number, form and length of every needle, then of every mark."""
+        whole = ((needle.number, needle.form, len(needle.data)) for needle in self.needles)
+        return (*whole, *((mark.number, "digest", mark.length) for mark in self.marked.marks))
+
     def find(self, blocks: Iterable[bytes]) -> Iterator[tuple[int, int]]:
-        """Yield (offset in the stream, position in `needles`) of every hit; blocks may cut a needle anywhere."""
+        """Yield (offset in the stream, position in `things`) of every hit; blocks may cut a needle anywhere."""
         # A start is judged once `reach` bytes follow it, and kept until `reach` bytes are before the next one: so the
         # longer texts around it can be seen
         buffer, offset, begin = b"", 0, 0
@@ -52,6 +62,7 @@ class Search:
                 needle = self.needles[k]
                 if begin <= at < end and buffer.startswith(needle.data, at) and _holds(buffer, at, needle):
                     yield at, k
+        yield from ((at, len(self.needles) + k) for at, k in self.marked.find(buffer, begin, end))
 
 
 class _Table:

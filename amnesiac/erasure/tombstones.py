@@ -3,6 +3,8 @@
     tombstones.txt    salt HEX
                       sample HEX        HMAC-SHA-256 of the sample id under the salt
                       subject HEX       the same of a subject id
+                      vanished HEX      of a subject of whom nothing was left, but who didn't ask to stay out: a later
+                                        request for them names what was erased; new samples of theirs are taken in
 
 Whoever holds this file can test a guess ("is `writer-9` here?"), so it is private (mode 0600) and no part of any
 published store; without the salt a hash can't be tested. Nothing is ever taken out of it.
@@ -12,7 +14,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,8 +26,8 @@ from amnesiac.durable_lines import DurableLines
 from amnesiac.errors import DamagedStore
 
 FILE_NAME = "tombstones.txt"
-Kind = Literal["sample", "subject"]
-_LINE = re.compile(rb"(sample|subject) ([0-9a-f]{64})")
+Kind = Literal["sample", "subject", "vanished"]
+_LINE = re.compile(rb"(sample|subject|vanished) ([0-9a-f]{64})")
 _SALT = re.compile(rb"salt ([0-9a-f]{64})")
 
 
@@ -79,6 +81,11 @@ class Tombstones:
         samples = self._known(held, "sample", sample_ids)
         return samples | self._known(held, "subject", subject_ids)
 
+    def contains(self) -> Callable[[Kind, str], bool]:
+        """Whether an id is noted as a kind, by the file as it is now."""
+        held = self._held(self._lines.read())
+        return lambda kind, name: bool(held.marks) and held.line(kind, name) in held.marks
+
     def _known(self, held: _Held, kind: Kind, ids: Sequence[str]) -> npt.NDArray[np.bool_]:
         if not held.marks:
             return np.zeros(len(ids), np.bool_)
@@ -98,6 +105,6 @@ class Tombstones:
         for number, line in enumerate(lines, start=2):
             if not _LINE.fullmatch(line):
                 raise DamagedStore(
-                    f"{self.path}: line {number} isn't `sample` or `subject` and 64 hex digits: restore the file from "
-                    "a backup (without it erased samples would be taken in again)"
+                    f"{self.path}: line {number} isn't `sample`, `subject` or `vanished` and 64 hex digits: "
+                    "restore the file from a backup (without it erased samples would be taken in again)"
                 )

@@ -1,6 +1,6 @@
 """The comparison as one HTML page that needs nothing else: no script, no request, styles and figures inline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ _GROUPS = (("Accuracy, %", 3), ("Divergence from the retrained model", 6))
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """What the report says beside the metrics: counts only, never an id."""
+    """What the report says beside the metrics: counts and opaque ids, never an id of a person."""
 
     requests: int
     subjects: int
@@ -43,6 +43,8 @@ class ReportFacts:
     """Settings worth stating, by name."""
     version: str = ""
     """Which published version of the model this is about, if it has a name."""
+    not_held: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By request id, keyed hashes of what it named and the data doesn't hold."""
 
 
 def render_report(metrics: Mapping[str, Any], facts: ReportFacts, figures: Mapping[str, str]) -> str:

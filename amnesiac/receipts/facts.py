@@ -84,7 +84,10 @@ class Purged:
 
 @dataclass(frozen=True)
 class Scan:
-    """The search for residues: places, how much, for how many things; hits, and what couldn't be read (`gaps`)."""
+    """The search for residues: places, how much, for how many things; hits, and what couldn't be read (`gaps`).
+
+    kinds   how many things of each kind (ids, image rows, ledger rows, keys); 0: not looked for
+    """
 
     __pydantic_config__ = _CONFIG
     places: tuple[Text, ...]
@@ -93,6 +96,7 @@ class Scan:
     things: Count
     hits: Count
     gaps: Count = 0
+    kinds: Mapping[Text, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _scan(receipt: Receipt) -> Rows:
     return [
         ("hits", f"{scan.hits:,}"),
         ("couldn't be read", f"{scan.gaps:,}"),
-        ("searched for", f"{scan.things:,} things"),
+        ("searched for", ", ".join(f"{n:,} {kind}" for kind, n in scan.kinds.items()) or f"{scan.things:,} things"),
         ("searched", f"{scan.files:,} files, {scan.bytes:,} bytes"),
         *(("place", place) for place in scan.places),
     ]

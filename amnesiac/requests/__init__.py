@@ -10,7 +10,7 @@ from amnesiac.requests.journal import FilingResult, Journal
 from amnesiac.requests.parsing import read_requests
 from amnesiac.requests.pointer import Pointer, read_pointer, write_pointer
 from amnesiac.requests.request import DeletionRequest, Kind, RequestDraft, pending
-from amnesiac.requests.resolution import ForgetSet, Gone, named_rows, nothing_gone, resolve
+from amnesiac.requests.resolution import ForgetSet, Gone, named_rows, not_held, nothing_gone, resolve
 from amnesiac.requests.states import STATES, DeletionBatch, Event, State
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "draw_random",
     "due",
     "named_rows",
+    "not_held",
     "nothing_gone",
     "pending",
     "read_pointer",

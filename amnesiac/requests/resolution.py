@@ -1,7 +1,7 @@
 """From deletion requests to the rows of the train split that must be forgotten."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from amnesiac.errors import DamagedStore, KeyDestroyed, RequestError, UnknownSample
 from amnesiac.requests.request import DeletionRequest, Kind
+from amnesiac.settings import Unknown
 
 COLUMNS = ("row", "sample_id", "subject_id", "label", "class_name", "split")
 LISTED = 20
@@ -20,6 +21,10 @@ _COLUMN: dict[Kind, str] = {
     "class": "label",
 }
 _NOUN: dict[Kind, str] = {"samples": "sample", "random": "sample", "subject": "subject", "class": "class"}
+_GO_ON = (
+    ". Nothing of the batch was carried out. To carry out what the data set does hold, and have the rest listed as not "
+    "held in status, report and receipt, set `requests: {unknown: go_on}` in params.yaml"
+)
 Ints = npt.NDArray[np.int64]
 Gone = Callable[[Kind, str], bool]
 """Whether a value (of a kind of request) names what was erased, so that the index needn't hold it."""
@@ -37,7 +42,8 @@ class ForgetSet:
     `rows` are sorted positions within the train split, `sample_ids` are theirs in the same order, `n_subjects`
     is how many people these samples belong to. `by_request` counts each request's train samples (a sample that
     two requests name counts for both). `not_trained` counts requested samples of the test and validation
-    splits: the model never learned from them, so there is nothing to forget.
+    splits: the model never learned from them, so there is nothing to forget. `not_held`: by request id, what it named
+    that the index doesn't hold (unknown, or erased before), sorted; only of requests that have such values.
     """
 
     rows: tuple[int, ...]
@@ -45,6 +51,7 @@ class ForgetSet:
     n_subjects: int
     by_request: dict[str, int]
     not_trained: int
+    not_held: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Selecting(Protocol):
@@ -67,27 +74,31 @@ class _Selected:
 
     rows: npt.NDArray[np.bool_]
     per_request: Ints
-    unknown: list[tuple[Kind, str]]
+    missing: dict[int, list[str]]
+    """By number of the request."""
 
 
 def resolve(
-    requests: Sequence[DeletionRequest], index: pd.DataFrame, *, gone: Gone = nothing_gone, redacted: bool = False
-) -> ForgetSet:
+    requests: Sequence[DeletionRequest], index: pd.DataFrame, *, gone: Gone = nothing_gone, redacted: bool = False,
+    unknown: Unknown = "refuse",
+) -> ForgetSet:  # fmt: skip
     """Look the requests up in a prepared data set's index.
 
     `index` has the columns row, sample_id, subject_id, label, class_name and split; `row` counts the train
     split's samples from 0. Values that are `gone` may be missing in it. `redacted`: requests whose values are no longer
-    known may be among them, and name nothing (right for a run that began after their samples were erased).
+    known may be among them, and name nothing (right for a run that began after their samples were erased). `unknown`:
+    whether values that are neither held nor gone refuse all, or go into `not_held` like those that are gone.
 
-    Raises UnknownSample listing what the index doesn't hold, RequestError when a class is ambiguous or no train sample
-    would be left, KeyDestroyed when a request was redacted and mayn't be, and DamagedStore when the index itself is
-    malformed.
+    Raises UnknownSample listing what the index doesn't hold (unless told to go on), RequestError when a class is
+    ambiguous or no train sample would be left, KeyDestroyed when a request was redacted and mayn't be, and DamagedStore
+    when the index itself is malformed.
     """
     if not redacted:
         _refuse_redacted(requests)
     train = _train_mask(index)
     selected = _select(requests, index, train)
-    _refuse_unknown(one for one in selected.unknown if not gone(*one))
+    if unknown == "refuse":
+        _refuse_unknown((one for one in _missing(requests, selected) if not gone(*one)), _GO_ON)
     _refuse_all(selected.rows, train)
     forgotten = index.loc[selected.rows & train].sort_values("row")
     return ForgetSet(
@@ -96,7 +107,15 @@ def resolve(
         n_subjects=int(forgotten["subject_id"].nunique()),
         by_request=dict(zip((r.request_id for r in requests), selected.per_request.tolist(), strict=True)),
         not_trained=int((selected.rows & ~train).sum()),
+        not_held=_not_held(requests, selected),
     )
+
+
+def not_held(requests: Sequence[DeletionRequest], index: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """`ForgetSet.not_held` without refusing anything; redacted requests name nothing. Raises RequestError for a class
+    that is ambiguous, DamagedStore when the index is malformed.
+    """
+    return _not_held(requests, _select(requests, index, _train_mask(index)))
 
 
 def named_rows(request: DeletionRequest, index: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -115,7 +134,7 @@ def refuse_unfit(
     """
     train = _train_mask(index)
     selected = _select(new, index, train)
-    _refuse_unknown(selected.unknown)
+    _refuse_unknown(_missing(new, selected))
     gone = train & index["row"].isin(list(forgotten)).to_numpy(bool)
     _refuse_all(selected.rows | _select(journalled, index, train).rows | gone, train)
 
@@ -136,7 +155,7 @@ def _train_mask(index: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 
 def _select(requests: Sequence[Selecting], index: pd.DataFrame, train: npt.NDArray[np.bool_]) -> _Selected:
-    selected = _Selected(np.zeros(len(index), bool), np.zeros(len(requests), np.int64), [])
+    selected = _Selected(np.zeros(len(index), bool), np.zeros(len(requests), np.int64), {})
     for kind in _COLUMN:
         numbers = [k for k, request in enumerate(requests) if request.kind == kind and not _is_redacted(request)]
         if numbers:
@@ -160,9 +179,10 @@ def _select_kind(
     row_codes, names = pd.factorize(index[_COLUMN[kind]])
     flat = [value for request_values in values for value in request_values]
     codes = _class_codes(flat, index, names) if kind == "class" else _codes(flat, names.astype(str))
-    unknown = dict.fromkeys(value for value, code in zip(flat, codes.tolist(), strict=True) if code < 0)
-    selected.unknown += [(kind, value) for value in unknown]
-    owners = np.repeat(np.asarray(numbers, np.int64), [len(v) for v in values])[codes >= 0]
+    owners = np.repeat(np.asarray(numbers, np.int64), [len(v) for v in values])
+    for place in np.flatnonzero(codes < 0).tolist():
+        selected.missing.setdefault(int(owners[place]), []).append(flat[place])
+    owners = owners[codes >= 0]
     # Each (request, code) once: "3" and "three" may be the same class.
     pairs = np.unique(np.stack([owners, codes[codes >= 0]]), axis=1)
     chosen = np.zeros(len(names), bool)
@@ -194,6 +214,16 @@ def _class_codes(values: list[str], index: pd.DataFrame, labels: pd.Index) -> In
     return np.asarray([code_of[next(iter(found))] if found else -1 for found in wanted], np.int64)
 
 
+def _missing(requests: Sequence[Selecting], selected: _Selected) -> Iterable[tuple[Kind, str]]:
+    """Kind and value of what the index doesn't hold, each once."""
+    # kind by kind, as they were looked up
+    return dict.fromkeys((requests[k].kind, value) for k, values in selected.missing.items() for value in values)
+
+
+def _not_held(requests: Sequence[DeletionRequest], selected: _Selected) -> dict[str, tuple[str, ...]]:
+    return {requests[k].request_id: tuple(sorted(values)) for k, values in sorted(selected.missing.items())}
+
+
 def _is_redacted(request: Selecting) -> bool:
     """Whether the values are HMACs; a draft's never are."""
     return bool(getattr(request, "redacted", False))
@@ -210,13 +240,13 @@ def _refuse_redacted(requests: Sequence[DeletionRequest]) -> None:
         )
 
 
-def _refuse_unknown(unknown: Iterable[tuple[Kind, str]]) -> None:
+def _refuse_unknown(unknown: Iterable[tuple[Kind, str]], more_remedy: str = "") -> None:
     names = [f"{_NOUN[kind]} {value!r}" for kind, value in unknown]
     if names:
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         raise UnknownSample(
             f"the data set doesn't hold {', '.join(names[:LISTED])}{more} ({len(names)} unknown in all): "
-            "check the spelling, and that the requests are meant for this prepared data set"
+            f"check the spelling, and that the requests are meant for this prepared data set{more_remedy}"
         )
 
 

@@ -16,6 +16,7 @@ import torch
 import amnesiac
 from amnesiac.durable import sweep
 from amnesiac.erasure import Purge, Target, Tombstones, id_needles, pseudonym, scan
+from amnesiac.errors import UnknownSample
 from amnesiac.hashing import hash_tensors
 from amnesiac.keys import LocalKeyStore, sample_name
 from amnesiac.ledger import open_ledger
@@ -47,6 +48,8 @@ class Cycle(Tiny):
 
     last: str = "RECEIPTED"
     seed: int = 4
+    unknown: str = "refuse"
+    lost: tuple[str, ...] = ()  # ids that the data set has no more: it was prepared from another source since
 
     @property
     def keys(self):
@@ -79,7 +82,8 @@ class Cycle(Tiny):
 
     def index(self):
         labels = [k % CLASSES for k in range(N)]
-        columns = {"row": range(N), "sample_id": IDS, "subject_id": IDS, "label": labels}
+        ids = [f"other-{k:04d}" if name in self.lost else name for k, name in enumerate(IDS)]
+        columns = {"row": range(N), "sample_id": ids, "subject_id": ids, "label": labels}
         return pd.DataFrame(columns | {"class_name": [f"c{k}" for k in labels], "split": "train"})
 
     def file(self, *sample_ids, name=None):
@@ -126,7 +130,7 @@ class Cycle(Tiny):
     def rows(self, batch):
         """Training positions that a batch's requests name (until they are redacted)."""
         wanted = [request for request in self.journal.requests() if request.request_id in batch.request_ids]
-        return list(resolve(wanted, self.index()).rows)
+        return list(resolve(wanted, self.index(), unknown=self.unknown).rows)
 
     def new_rows(self):
         """Those that HEAD has forgotten and its predecessor (not purged yet) had not."""
@@ -176,6 +180,12 @@ def tidy(project):
 
 
 def plan(project, batch):
+    wanted = [request for request in project.journal.requests() if request.request_id in batch.request_ids]
+    try:
+        resolve(wanted, project.index(), unknown=project.unknown)
+    except UnknownSample:
+        project.batches.abandon(batch, "unknown ids")
+        raise
     return project.batches.advance(batch, "PLANNED", {"requests": len(batch.request_ids)})
 
 
@@ -252,10 +262,11 @@ def facts(project, batch, request, salt):
     erased, purged, seen = (batch.facts(state) for state in ("KEYS_DESTROYED", "PURGED", "SCANNED"))
     version = project.store.read(project.head().version)
     counted = [Purged(p["place"], "files", p["files"], p["bytes"]) for p in purged["places"]]
-    held = [value for value in request.values if value in IDS]
+    held = [value for value in request.values if value in IDS and value not in project.lost]
     return Receipt(
         request=Request(
-            request.request_id, request.received, DUE, tuple(pseudonym(salt, "sample", value) for value in held)
+            request.request_id, request.received, DUE, tuple(pseudonym(salt, "sample", value) for value in held),
+            tuple(pseudonym(salt, "sample", value) for value in request.values if value not in held),
         ),
         batch=f"batch-{batch.number}",
         algorithm=Algorithm(project.method, amnesiac.__version__),

@@ -45,6 +45,15 @@ def test_adding_is_counted_idempotent_and_seen_by_others(tmp_path):
     assert mask.tolist() == [True, True, True, False]
 
 
+def test_a_subject_that_vanished_is_known_and_may_come_back_with_other_samples(tmp_path):
+    stones = Tombstones(tmp_path / "journal")
+    assert not stones.contains()("vanished", "p1"), "no file yet"
+    assert stones.add("vanished", ["p1"]) == 1
+    known = stones.contains()
+    assert [known("vanished", "p1"), known("vanished", "p2"), known("subject", "p1")] == [True, False, False]
+    assert not stones.mask(["s9"], ["p1"]).any()
+
+
 def test_nobody_else_can_read_them_and_they_hold_no_id_and_no_plain_hash(tmp_path):
     stones = Tombstones(tmp_path / "journal")
     stones.add("subject", ["writer-0042"])

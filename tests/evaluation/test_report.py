@@ -93,6 +93,12 @@ def test_the_page_says_what_was_asked_what_came_out_and_what_it_does_not_show(me
         assert wanted in text
 
 
+def test_ids_that_are_not_held_are_listed_opaquely_by_request(measured):
+    assert "Not held" not in read(page(measured)).text
+    text = read(page(measured, replace(FACTS, not_held={"ticket-41": ["ab" * 32, "cd" * 32]}))).text
+    assert "Not held" in text and f"ticket-41 {'ab' * 32} {'cd' * 32}" in text.replace("ticket-41", "ticket-41 ")
+
+
 def test_a_model_that_is_far_from_retraining_is_called_so(measured):
     html = page(measured)
     assert 'class="verdict far"' in html

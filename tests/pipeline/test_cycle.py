@@ -34,7 +34,9 @@ def test_a_table_is_printed_and_the_run_can_be_opened(cycled: Cycled) -> None:
     assert cycled.project.server is not None
     [run] = [run for run in flow_runs(cycled.project.server) if run["id"] == number]
     assert (run["name"], run["state"]["name"]) == ("full cycle", "Completed")
-    assert run["parameters"]["requests"][0]["random_count"] == 5
+    assert set(run["parameters"]) == {"handed_in", "force"}
+    assert re.fullmatch(r"[0-9a-f]{16}", run["parameters"]["handed_in"]), "a reference: no id, no class"
+    assert list((cycled.project.data / "journal/handed-in").iterdir()) == [], "filed, and removed"
 
 
 def test_the_flow_and_its_four_subflows_are_completed_and_show_what_they_made(cycled: Cycled) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 import tasks.clearing
 from amnesiac.data import open_dataset
 from amnesiac.erasure import Tombstones
-from amnesiac.keys import LocalKeyStore
+from amnesiac.keys import LocalKeyStore, sample_name
 from amnesiac.receipts import Chain, verify_chain
 from amnesiac.requests import Batches, Journal
 from flows.cli import app
@@ -218,15 +218,31 @@ def test_killed_at_any_state_there_is_one_receipt_a_request(
 def test_a_residue_stops_the_batch_until_it_is_gone(
     cycled: Cycled, copied: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Ids, rows and keys, also by a process that never saw them: the one that destroyed the keys was killed."""
     project = copied("residue")
-    gone, _, _ = samples_of(project)
+    gone, _, images = samples_of(project)
+    store = LocalKeyStore(project.data / "keys")
+    [key] = store.keys(store.find([sample_name(gone[0])]))
     project.edit("grace_days: 9", "grace_days: 0")
-    copy = project.data / "timings/notes.txt"
-    copy.write_text(f"to be forgotten: {gone[0]}\n")
+    planted = {
+        "notes.txt": f"to be forgotten: {gone[0]}\n".encode(), "core": b"1" + key.tobytes(),
+        "trace": b"key=" + key.tobytes().hex().encode(), "cache": bytes(77) + images[0] + b"more",
+    }  # fmt: skip
+    monkeypatch.setenv("AMNESIAC_PROJECT", str(project.root))
+    with dying(monkeypatch, Batches, "advance", to_state("PURGED")), pytest.raises(Killed):
+        CliRunner().invoke(app, ("recover",), catch_exceptions=False)
+    held = b"".join(path.read_bytes() for path in files(project.data / "journal"))
+    assert gone[0].encode() in held and not any(one in held for one in (images[0], key.tobytes(), planted["trace"][4:]))
+    for name, content in planted.items():
+        (project.data / "timings" / name).write_bytes(content)
     said = run(project, "recover")
     assert said.exit_code == 1
-    assert "1 of" in said.output and str(copy) in said.output.replace("\n", "") and gone[0] not in said.output
+    assert "4 of" in said.output and gone[0] not in said.output
+    assert all(str(project.data / "timings" / name) in said.output.replace("\n", "") for name in planted)
     assert told(project, "status")["unfinished"]["state"] == "PURGED"
-    copy.unlink()
+    for name in planted:
+        (project.data / "timings" / name).unlink()
     assert told(project, "recover")["finished"] == [1]
     assert told(project, "status")["requests"] == {"RECEIPTED": 2}
+    kinds = Chain(project.data / "receipts").receipts()[0].signed.receipt.scan.kinds
+    assert set(kinds) == {"ids", "image rows", "ledger rows", "keys"} and all(kinds.values())

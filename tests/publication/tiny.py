@@ -54,6 +54,7 @@ class Tiny:
     root: Path
     method: str = "settled"
     last: str = "PUBLISHED"
+    unknown: str = "refuse"
 
     @property
     def journal(self):
@@ -109,7 +110,8 @@ class Tiny:
             facts = {key: wanted.facts()[key] for key in ("run_id", "method", "pointer")} | {"scale": "lr"}
             start, ends = Subtraction(), groups_of(self.batches, facts, len(requests))
         groups = list(zip((start.requests, *ends), ends, strict=False))
-        forget = [resolve(requests[low:high], self.index()) for low, high in groups if low < high]
+        unknown = self.unknown
+        forget = [resolve(requests[low:high], self.index(), unknown=unknown) for low, high in groups if low < high]
         result = subtract(self.settings, ledger, weights, start, forget)
         files = {MODEL: rounded(result.master, weights)}
         if published != MODEL:

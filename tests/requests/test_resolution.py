@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from amnesiac.errors import DamagedStore, RequestError, UnknownSample
-from amnesiac.requests import DeletionRequest, ForgetSet, resolve
+from amnesiac.requests import DeletionRequest, ForgetSet, not_held, resolve
 
 
 def request(kind, *values, name="r1"):
@@ -76,6 +76,31 @@ def test_a_long_list_of_unknown_names_is_cut_but_counted(index):
         resolve([request("samples", *(f"x{k:02}" for k in range(50)))], index)
     assert "'x19' and 30 more (50 unknown in all)" in str(caught.value)
     assert "x20" not in str(caught.value)
+
+
+def test_told_to_go_on_the_rest_is_resolved_and_what_is_missing_is_listed_by_request(index):
+    requests = [
+        request("samples", "s1", "s99", "s98", name="a"), request("subject", "p0", name="b"),
+        request("subject", "s1", "nobody", name="c"), request("class", "nine", name="d"),
+    ]  # fmt: skip
+    forget = resolve(requests, index, unknown="go_on")
+    assert (forget.rows, forget.by_request) == ((0, 1), {"a": 1, "b": 2, "c": 0, "d": 0})
+    assert forget.not_held == {"a": ("s98", "s99"), "c": ("nobody", "s1"), "d": ("nine",)} == not_held(requests, index)
+    with pytest.raises(UnknownSample, match=r"5 unknown in all.*set `requests: \{unknown: go_on\}` in params.yaml"):
+        resolve(requests, index)
+    assert resolve([request("samples", "s99")], index, unknown="go_on") == ForgetSet(
+        (), (), 0, {"r1": 0}, 0, {"r1": ("s99",)}
+    )
+    with pytest.raises(RequestError, match="all 12 samples"):
+        resolve([request("class", "0", "1", "2", "nine")], index, unknown="go_on")
+
+
+def test_what_was_erased_before_is_missing_but_refuses_nothing(index):
+    requests = [request("samples", "s1", "s99", name="a"), request("samples", "s98", name="b")]
+    forget = resolve(requests, index, gone=lambda kind, value: value in ("s98", "s99"))
+    assert (forget.rows, forget.not_held) == ((1,), {"a": ("s99",), "b": ("s98",)})
+    with pytest.raises(UnknownSample, match=r"sample 's98' \(1 unknown in all\)"):
+        resolve(requests, index, gone=lambda kind, value: value == "s99")
 
 
 def test_ids_are_matched_exactly(index):
