@@ -36,7 +36,7 @@ PARAMS = {
     "prepare": ("seed", "data"),
     "train": ("seed", "model", "training", "capture"),
     "unlearn": ("seed", "model", "training", "unlearning"),
-    "evaluate": ("seed", "model", "training"),
+    "evaluate": ("seed", "model", "training", "evaluation"),
 }
 
 
@@ -119,6 +119,16 @@ class Catalog:
     def evaluation(self) -> Path:
         """Report, figures and tables."""
         return self._data("evaluation")
+
+    @property
+    def reports(self) -> Path:
+        """A folder a published batch with its report; no id of a person, no picture. Kept, as receipts are."""
+        return self._data("reports")
+
+    @property
+    def audits(self) -> Path:
+        """A folder a training run that was audited, with its `audit.json`."""
+        return self._data("audits")
 
     @property
     def metrics(self) -> Path:
