@@ -1,6 +1,5 @@
 """Progress of long work: a bar with rate and time left on a terminal, a progress artifact in the dashboard."""
 
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -59,7 +58,8 @@ class _Artifacts:
         self._sent: dict[str, float] = {}
 
     def hear(self, stage: str, percent: float) -> None:
-        """Note it, and tell the server if it is time."""
+        """Note it, and tell the server if it is time. All that is sealed is one stage, as many arrays as it has."""
+        stage = stage.partition(" ")[0]
         if stage not in self._ids:
             self._ids[stage] = self._free.pop() if self._free else self._created(stage)
             self._sent[stage] = time.monotonic()
@@ -73,7 +73,7 @@ class _Artifacts:
             update_progress_artifact(artifact, progress=100.0)
 
     def _created(self, stage: str) -> UUID:
-        key = f"{self._key}-{re.sub('[^a-z0-9]+', '-', stage.lower())}"
+        key = f"{self._key}-{stage.lower()}"
         description = f"{self._description}: {stage}"
         return create_progress_artifact(0.0, key=key, description=description)  # type: ignore[return-value]
 
