@@ -6,6 +6,7 @@ No unlearning can be asked to come nearer to one retrained model than another re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+AUC = "membership_auc"
 ACCURACIES = ("forget_accuracy", "retain_accuracy", "test_accuracy")
 DISTANCES = ("kl_forget", "kl_test", "margin_forget", "margin_retain", "margin_test", "relative_verification_error")
 
@@ -13,10 +14,12 @@ DISTANCES = ("kl_forget", "kl_test", "margin_forget", "margin_retain", "margin_t
 def band(retrained: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """The largest distance from the retrained model that another seed's has, by figure, and how "models" there are.
 
-    Each argument holds a model's figures as `compare` measures them. Accuracies: |difference|, in [0, 1]. Divergences
-    are distances from the retrained model already. None where a figure isn't defined.
+    Each argument holds a model's figures as `compare` measures them. Accuracies and AUC: |difference|, in [0, 1].
+    Divergences are distances from the retrained model already. None where a figure isn't defined.
     """
-    accuracies = {name: [abs(o[name] - retrained[name]) for o in others if o[name] is not None] for name in ACCURACIES}
+    accuracies = {
+        name: [abs(o[name] - retrained[name]) for o in others if o[name] is not None] for name in (*ACCURACIES, AUC)
+    }
     distances = {name: [o[name] for o in others if o[name] is not None] for name in DISTANCES}
     found = {name: max(values) if values else None for name, values in (accuracies | distances).items()}
     return {"models": len(others) + 1, **found}
@@ -27,7 +30,7 @@ def distance(metrics: Mapping[str, Any], role: str, name: str) -> float | None:
     own, wanted = metrics[role][name], metrics["retrained"][name]
     if own is None:
         return None
-    return abs(float(own) - float(wanted)) if name in ACCURACIES else float(own)
+    return abs(float(own) - float(wanted)) if name in (*ACCURACIES, AUC) else float(own)
 
 
 def within(metrics: Mapping[str, Any], role: str, name: str) -> bool | None:

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from amnesiac.evaluation.alternatives import alternatives
 from amnesiac.evaluation.audit_record import AuditFacts
-from amnesiac.evaluation.band import ACCURACIES, band_sentence, within
+from amnesiac.evaluation.band import ACCURACIES, AUC, band_sentence, within
 from amnesiac.evaluation.comparison import SETS, classes_in, roles_in
 from amnesiac.evaluation.cost import cost_sentence, duration, ratios, size
 from amnesiac.evaluation.facts import ReportFacts
@@ -95,7 +95,7 @@ def _band_row(metrics: Mapping[str, Any]) -> tuple[int, list[tuple[float | None,
     found = metrics.get("band")
     if found is None:
         return None
-    kinds = [("points" if key in ACCURACIES else kind) for key, _, kind in COLUMNS]
+    kinds = ["difference" if key == AUC else "points" if key in ACCURACIES else kind for key, _, kind in COLUMNS]
     return found["models"] - 1, [(found.get(key), kind) for (key, _, _), kind in zip(COLUMNS, kinds, strict=True)]
 
 
@@ -118,14 +118,14 @@ def _environment(name: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, points=_points, number=_number, duration=duration, size=size, shown=_shown
+        percent=_percent, points=_points, number=_number, duration=duration, size=size, shown=_shown, moment=_moment
     )
     return environment
 
 
 def _plain(value: object) -> object:
     """Text of Markdown in one line, nothing of which is taken for markup or for the end of a table's cell."""
-    text = " ".join(str(value).split())
+    text = str(value).replace("\n", " ").replace("\r", " ")
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in text)
 
 
@@ -135,7 +135,12 @@ def _class_table(metrics: Mapping[str, Any]) -> Sequence[tuple[str, list[float |
 
 
 def _shown(value: float | None, kind: str) -> str:
-    return {"percent": _percent, "points": _points, "number": _number}[kind](value)
+    return {"percent": _percent, "points": _points, "number": _number, "difference": _difference}[kind](value)
+
+
+def _moment(value: str) -> str:
+    """2026-11-23T19:59:29Z as 2026-11-23 19:59."""
+    return value[:16].replace("T", " ")
 
 
 def _percent(value: float | None) -> str:
@@ -144,6 +149,10 @@ def _percent(value: float | None) -> str:
 
 def _points(value: float | None) -> str:
     return "–" if value is None else f"±{100 * value:.1f}"
+
+
+def _difference(value: float | None) -> str:
+    return "–" if value is None else f"±{value:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -51,7 +51,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(moment=_moment, short=_short, left=_left)
+    environment.filters.update(moment=_moment, short=_short, left=_left, span=_span)
     return environment
 
 
@@ -69,3 +69,11 @@ def _left(days: int) -> str:
     if days < 0:
         return f"{-days} day{'s' if days != -1 else ''} overdue"
     return "less than a day" if days == 0 else f"{days} day{'s' if days != 1 else ''} left"
+
+
+def _span(seconds: float) -> str:
+    """A number of seconds in the largest unit that it is at least two of, e.g. "24 hours"."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:g} seconds"

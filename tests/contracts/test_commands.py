@@ -24,7 +24,7 @@ REPORTING = {
     "receipt list", "receipt show", "receipt verify", "receipt page",
     "recipient add", "recipient notified", "recipient list",
 }  # fmt: skip
-UNTIL_STOPPED = {"serve", "dashboard"}
+UNTIL_STOPPED = {"serve", "dashboard", "ui"}
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
