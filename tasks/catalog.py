@@ -126,11 +126,6 @@ class Catalog:
         return self._data("reports")
 
     @property
-    def audits(self) -> Path:
-        """A folder a training run that was audited, with its `audit.json`."""
-        return self._data("audits")
-
-    @property
     def metrics(self) -> Path:
         """What `dvc metrics show` reads."""
         return self._data("metrics.json")
@@ -139,6 +134,16 @@ class Catalog:
     def timings(self) -> Path:
         """Seconds of each step; no DVC output, since they differ from run to run."""
         return self._data("timings")
+
+    @property
+    def ensembles(self) -> Path:
+        """Members of audits, a file each: logits on samples, so a purge removes them."""
+        return self._data("ensembles")
+
+    @property
+    def audit(self) -> Path:
+        """The last audit: counts and aggregates, figures and tables. Its own, apart from the stages."""
+        return self._data("audit")
 
     @property
     def scratch(self) -> Path:

@@ -93,7 +93,7 @@ def write_pages(
     `with_files`: also the figures as PNG and the tables that `dvc plots` reads.
     """
     metrics, facts, audit = record["metrics"], record["facts"], record["audit"]
-    figures = draw_figures(metrics, examples, record["curves"])
+    figures = draw_figures(metrics, examples, record["curves"], audit)
     with whole_folder(folder) as aside:
         page = render_report(metrics, facts, {name: to_svg(figure) for name, figure in figures.items()}, audit)
         write_bytes(aside / "report.html", page.encode())

@@ -12,7 +12,7 @@ from amnesiac.evaluation import (
     BatchFacts,
     Drift,
     ReportFacts,
-    audit_from_json,
+    audit_of,
 )
 from amnesiac.publication import read_staged
 from amnesiac.publication.version import MODEL
@@ -87,13 +87,14 @@ def batch_facts(batch: DeletionBatch) -> BatchFacts:
 def audit_facts() -> AuditFacts | None:
     """The audit of this training run, if one was made; raises DamagedStore."""
     at = catalog()
-    path = at.audits / at.run_spec().run_id(at.params().capture) / "audit.json"
+    path = at.audit / "audit.json"
     if not path.exists():
         return None
     try:
-        return audit_from_json(json.loads(path.read_text()))
+        found = audit_of(json.loads(path.read_text()))
     except ValueError as error:
         raise DamagedStore(f"{path} is no JSON ({error}): run `amnesiac audit` again") from error
+    return found if found.run == at.run_spec().run_id(at.params().capture) else None
 
 
 def _asked(request: DeletionRequest, chain: Chain) -> Asked:

@@ -1,7 +1,7 @@
 """How near an unlearned model is to a retrained one: metrics, figures, tables and a report."""
 
 from amnesiac.evaluation.accuracy import accuracy, per_class_accuracy
-from amnesiac.evaluation.audit_record import Attacked, AuditFacts, audit_from_json
+from amnesiac.evaluation.audit_record import Attacked, AuditFacts, AuditSet, audit_from_json, audit_of
 from amnesiac.evaluation.band import band_sentence, within
 from amnesiac.evaluation.comparison import ROLES, SETS, Metrics, compare, roles_in
 from amnesiac.evaluation.divergence import kl, margin, mean_abs_margin_difference, relative_verification_error
@@ -19,6 +19,7 @@ __all__ = [
     "Asked",
     "Attacked",
     "AuditFacts",
+    "AuditSet",
     "BatchFacts",
     "Drift",
     "ForgottenExample",
@@ -29,6 +30,7 @@ __all__ = [
     "accuracy",
     "accuracy_rows",
     "audit_from_json",
+    "audit_of",
     "band_sentence",
     "compare",
     "draw_figures",

@@ -12,6 +12,7 @@ def alternatives(metrics: Mapping[str, Any]) -> dict[str, str]:
         "accuracy": "Bars of accuracy in percent. " + _each(metrics, _accuracies),
         "kl": "Bars of KL divergence from the retrained model in nats. " + _each(metrics, _divergences),
         "attack": "Curves of the membership attack; areas under them: " + _each(metrics, _area),
+        "ulira": "Curves of U-LiRA on logarithmic axes, one a kind of models; the audit's table below has the areas.",
         "per_class_accuracy": f"Bars of test accuracy for {len(classes_in(metrics))} classes; the table below has all.",
         "examples": "Pictures of forgotten samples, under each its label and what every model takes it for.",
     }

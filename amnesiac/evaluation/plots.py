@@ -6,6 +6,7 @@ Okabe and Ito, told apart with any colour vision; numbers stand on the bars. Tex
 """
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from amnesiac.evaluation.audit_record import AuditFacts
 from amnesiac.evaluation.comparison import SETS, classes_in, roles_in
 
 COLOURS = {"original": "#999999", "unlearned": "#0072b2", "repaired": "#cc79a7", "retrained": "#e69f00"}
+_AUDITED = ("#999999", "#0072b2", "#cc79a7", "#e69f00", "#009e73", "#56b4e9")
 MAX_CLASSES = 20
 """With more classes than this only those that differ most are drawn; the table has them all."""
 
@@ -59,13 +62,16 @@ def draw_figures(
     metrics: Mapping[str, Any],
     examples: Sequence[ForgottenExample] = (),
     curves: Sequence[Mapping[str, Any]] = (),
+    audit: AuditFacts | None = None,
 ) -> dict[str, Figure]:
-    """All figures by name: "accuracy", "kl", "attack" if there are `curves` (rows of `membership_curves`),
-    "per_class_accuracy" and, if there are examples, "examples".
+    """All figures by name: "accuracy", "kl", "attack" if there are `curves` (rows of `membership_curves`), "ulira" if
+    there was an audit, "per_class_accuracy" and, if there are examples, "examples".
     """
     figures = {"accuracy": accuracy_figure(metrics), "kl": kl_figure(metrics)}
     if curves:
         figures["attack"] = attack_figure(metrics, curves)
+    if audit and audit.sets:
+        figures["ulira"] = ulira_figure(audit)
     figures["per_class_accuracy"] = per_class_figure(metrics)
     return {**figures, "examples": examples_figure(examples)} if examples else figures
 
@@ -137,6 +143,25 @@ def attack_figure(metrics: Mapping[str, Any], curves: Sequence[Mapping[str, Any]
         axes.set_ylabel("forgotten samples that are")
         axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
         axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def ulira_figure(audit: AuditFacts) -> Figure:
+    """ROC curves of U-LiRA on logarithmic axes, a panel a forget set: on the diagonal it does no more than guess."""
+    with mpl.rc_context({**_STYLE, "font.size": 8.0}):
+        wide = min(2, len(audit.sets))
+        rows = math.ceil(len(audit.sets) / wide)
+        figure = Figure(figsize=(7.2, 3.0 * rows), layout="constrained")
+        panels = figure.subplots(rows, wide, squeeze=False).flatten()
+        for axes, (name, one) in zip(panels, audit.sets.items(), strict=False):
+            axes.plot([1e-3, 1], [1e-3, 1], color=_INK, alpha=0.3, linewidth=1, linestyle=":")
+            for (kind, found), colour in zip(one.attacked.items(), _AUDITED, strict=False):
+                axes.plot(found.fpr, found.tpr, color=colour, label=f"{kind}, AUC {found.auc:.3f}")
+            axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1.1), title=_short(name))
+            axes.set(xlabel="retrained models that are accused", ylabel="models that are found out")
+            axes.legend(loc="lower right", frameon=False)
+        for axes in panels[len(audit.sets) :]:
+            axes.remove()
     return figure
 
 

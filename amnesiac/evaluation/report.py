@@ -23,6 +23,7 @@ CAPTIONS = {
     "the shaded zone reaches as far as a retraining with another seed is.",
     "attack": "The population attack: a threshold on the margin, forgotten samples against test samples of the same "
     "classes. The aim is the retrained model's curve, not the diagonal.",
+    "ulira": "U-LiRA, of the last audit: shadow models tell, sample by sample, models from retrained ones.",
     "examples": "Forgotten samples, and what each model takes them for.",
 }
 COLUMNS = (
@@ -126,7 +127,8 @@ def _environment(name: str) -> Environment:
 def _plain(value: object) -> object:
     """Text of Markdown in one line, nothing of which is taken for markup or for the end of a table's cell."""
     text = str(value).replace("\n", " ").replace("\r", " ")
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text)
 
 
 def _class_table(metrics: Mapping[str, Any]) -> Sequence[tuple[str, list[float | None]]]:
