@@ -205,5 +205,5 @@ def test_the_command_refuses_to_start_open_or_with_a_token_that_others_can_read(
     assert "is empty" in run("--token-file", str(file)).output
     assert "can't be read" in run("--token-file", str(tmp_path / "none")).output
     found = run(AMNESIAC_UI_TOKEN="short")
-    assert found.exit_code == 1 and "at least 20 are needed" in found.output
+    assert found.exit_code == 2 and "at least 20 are needed" in found.output
     assert "AMNESIAC_UI_TOKEN" not in os.environ
