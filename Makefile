@@ -10,7 +10,7 @@ test: export OMP_NUM_THREADS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test lint campaign audit bench table1 clean
+.PHONY: help install demo dashboard test lint browser campaign audit bench table1 screenshots clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,15 @@ lint: install  ## ruff, mypy (strict), import contracts
 	mypy
 	lint-imports
 
-test: lint  ## lint and the test suite (`make test ARGS='-k name'` for a part)
+# Chromium for the tests of the pages: Debian's package where we may install it; without one they are skipped, and say so
+browser:
+	@if test -n "$$AMNESIAC_CHROMIUM" || which chromium chromium-browser google-chrome google-chrome-stable 2>/dev/null | grep -q .; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		echo "installing Chromium (apt-get)"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null \
+		|| echo "Chromium can't be installed: the tests that need a browser are skipped"; \
+	else echo "no Chromium: the tests that need a browser are skipped"; fi
+
+test: lint browser  ## lint and the test suite (`make test ARGS='-k name'` for a part)
 	@$(if $(AMNESIAC_DATA_ROOT),echo "data root: $(AMNESIAC_DATA_ROOT)",echo "data root: none (AMNESIAC_DATA_ROOT); tests on published MNIST and CIFAR-100 are skipped")
 	python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(if $(ARGS),0,90) $(ARGS)
 
@@ -57,5 +65,8 @@ bench: install  ## how near forgetting lands to retraining, MNIST-5k, 5 minutes 
 table1: install  ## MNIST (60,000), the paper's small CNN, forget class 3 with each method: the paper's Table 1 beside ours
 	python benchmarks/table1.py
 
-clean:  ## remove what the pipeline has computed here (data, models, ledger, runs); requests, HEAD, keys and receipts stay
-	rm -rf .prefect $(filter-out pipeline_data/README.md pipeline_data/requests.json pipeline_data/journal pipeline_data/published pipeline_data/keys pipeline_data/receipts pipeline_data/signing,$(wildcard pipeline_data/*))
+screenshots: install browser  ## the pictures in docs/screenshots, of the demo in a temporary folder (Chromium; two to five minutes)
+	python -m docs.screenshots
+
+clean:  ## remove what the pipeline has computed here (data, models, ledger, runs); requests, HEAD, keys, receipts and reports stay
+	rm -rf .prefect $(filter-out pipeline_data/README.md pipeline_data/requests.json pipeline_data/journal pipeline_data/published pipeline_data/keys pipeline_data/receipts pipeline_data/reports pipeline_data/signing,$(wildcard pipeline_data/*))

@@ -228,6 +228,14 @@ class ErasureSettings(Settings):
     )
 
 
+class EvaluationSettings(Settings):
+    """What a deletion batch is compared with, beside the model retrained without its samples."""
+
+    other_seeds: Annotated[int, Field(ge=0, le=8)] = Field(
+        1, description="further retrainings with other seeds, a training each, once a forget set: the seed-to-seed band"
+    )
+
+
 class Params(Settings):
     """The whole of params.yaml."""
 
@@ -238,6 +246,7 @@ class Params(Settings):
     capture: CaptureSettings = CaptureSettings()
     unlearning: UnlearningSettings = UnlearningSettings()
     requests: RequestSettings = RequestSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     recurrence: RecurrenceSettings = RecurrenceSettings()
     erasure: ErasureSettings = ErasureSettings()
 

@@ -157,6 +157,7 @@ def _opacus(start: Start) -> int:
 
     def step(model: nn.Module, inputs: Tensor, labels: Tensor, scheduled: int) -> None:
         (F.cross_entropy(model(inputs), labels, reduction="sum") / scheduled).backward()  # type: ignore[no-untyped-call]
+        value: Any  # Opacus adds an attribute to each parameter
         for value in model.parameters():
             value.grad, value.grad_sample = value.grad_sample.sum(0), None
 

@@ -4,6 +4,8 @@ input.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +28,11 @@ app.add_typer(receipt, name="receipt")
 app.add_typer(recipient, name="recipient")
 
 Force = Annotated[bool, typer.Option("--force", help="Run even if DVC calls the stage up to date.")]
+UiHost = Annotated[str, typer.Option(help="Where the status page listens; others than this machine need a token.")]
+UiPort = Annotated[int, typer.Option(help="The status page's port.")]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File with the status page's token, mode 0600; else AMNESIAC_UI_TOKEN.")
+]
 Port = Annotated[int, typer.Option(help="Port of the local Prefect server, where none is running.")]
 
 
@@ -177,8 +184,15 @@ def request_list(as_json: Json = False) -> None:
 def serve(
     port: Port = 4200,
     poll: Annotated[float, typer.Option(help="Seconds between looks at what is due.")] = 5.0,
+    ui: Annotated[bool, typer.Option("--ui", help="Serve the status page too.")] = False,
+    ui_host: UiHost = "127.0.0.1",
+    ui_port: UiPort = 4280,
+    token_file: TokenFile = None,
 ) -> None:
-    """Start (or connect to) a Prefect server and run deletion batches on schedule. Example: [bold]amnesiac serve[/]"""
+    """Run deletion batches on schedule, with a Prefect server and a status page. Example: [bold]amnesiac serve --ui[/]
+
+    The status page reads only. Bound to anything but this machine it needs a token (AMNESIAC_UI_TOKEN or --token-file).
+    """
     with ready(server=False):
         from flows.deployments import deployment, serve_deployments
         from flows.full_cycle import full_cycle
@@ -188,9 +202,25 @@ def serve(
 
         recurrence = catalog().params().recurrence
         batch = deployment(unlearn_batch, "scheduled", recurrence, {"evaluate": recurrence.evaluate, "patient": True})
-        with local_server(port) as url:
-            typer.echo(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)", err=True)
+        with local_server(port) as url, ExitStack() as stack:
+            prefect = url.removesuffix("/api")
+            typer.echo(f"dashboard: {prefect}  (Ctrl-C ends it)", err=True)
+            if ui:
+                stack.enter_context(_status_page(ui_host, ui_port, token_file, prefect))
             serve_deployments([batch, deployment(full_cycle, "on-demand")], poll)
+
+
+@app.command("ui")
+def ui_alone(ui_host: UiHost = "127.0.0.1", ui_port: UiPort = 4280, token_file: TokenFile = None) -> None:
+    """Serve only the status page, which reads and changes nothing. Example: [bold]amnesiac ui --ui-port 4280[/]"""
+    with ready(server=False):
+        import signal
+
+        from tasks.prefect_server import running_server
+
+        prefect = running_server()
+        with _status_page(ui_host, ui_port, token_file, prefect.removesuffix("/api") if prefect else None):
+            signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
 @app.command()
@@ -204,6 +234,16 @@ def dashboard(port: Port = 4200) -> None:
         with local_server(port) as url:
             typer.echo(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)")
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+@contextmanager
+def _status_page(host: str, port: int, token_file: Path | None, prefect: str | None) -> Iterator[None]:
+    """The status page in the block; says where it is."""
+    from flows.web import read_token, status_page
+
+    with status_page(host, port, read_token(token_file), prefect) as url:
+        typer.echo(f"status page: {url}", err=True)
+        yield
 
 
 def _tell(stage: str, result: Any, as_json: bool) -> None:

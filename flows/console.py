@@ -16,9 +16,9 @@ from amnesiac.receipts import Chain
 from amnesiac.requests import DeletionBatch, FilingResult
 from amnesiac.verification import Verification
 from tasks.catalog import catalog
-from tasks.evaluation import published_sentence, read_version
 from tasks.not_held import not_held_requests
 from tasks.publishing import recovery_facts
+from tasks.report_facts import published_sentence, read_version
 from tasks.reporting import result_table
 from tasks.requesting import request_states
 

@@ -4,11 +4,12 @@ from typing import Any
 
 from prefect import flow
 
+from tasks.archiving import archive_reports
 from tasks.evaluation import compare_models, forget_set, write_report
 from tasks.naming import evaluate_name
 from tasks.reporting import show_comparison
 from tasks.stages import stage
-from tasks.training import retrain_reference
+from tasks.training import retrain_reference, retrain_with_other_seeds
 
 
 @flow(name="evaluate_unlearning", flow_run_name=evaluate_name, persist_result=False)
@@ -19,7 +20,8 @@ def evaluate_unlearning(force: bool = False) -> dict[str, Any] | None:
             return None
         forget = forget_set()
         retrained = retrain_reference(forget)
-        metrics = compare_models(forget, retrained)
+        metrics = compare_models(forget, retrained, retrain_with_other_seeds(forget))
         report = write_report(metrics, forget, retrained)
         show_comparison(metrics, report)
+        archive_reports()
     return metrics

@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.evaluate_unlearning import evaluate_unlearning
+from tasks.archiving import archive_reports, batch_links
 from tasks.clearing import purge_copies
 from tasks.deletion import subtract
 from tasks.erasing import destroy_keys, due_batches
@@ -23,7 +24,7 @@ from tasks.publishing import (
     staged,
 )
 from tasks.receipting import issue_receipts, redact_receipted
-from tasks.reporting import show_summary
+from tasks.reporting import show_batch
 from tasks.scanning import scan_for_residues
 from tasks.stages import is_stale, stage, writing
 
@@ -44,6 +45,7 @@ def unlearn_batch(force: bool = False, evaluate: bool = True, patient: bool = Fa
     """
     with writing("unlearn_batch"), abandoned_on_error():
         recover_batch()
+        archive_reports()  # of a batch that was published by a run that was killed
         for earlier in due_batches():  # published by a run that was killed, or whose grace is over
             purge_copies(destroy_keys(earlier))
         batch = plan_batch(force, patient)  # RECEIVED → PLANNED
@@ -61,10 +63,11 @@ def unlearn_batch(force: bool = False, evaluate: bool = True, patient: bool = Fa
             evaluate_unlearning(force)
         batch = evaluated(batch, evaluate)  # → EVALUATED
         batch = publish_version(batch)  # → PUBLISHED: the commit point
+        archive_reports()
         erase()  # → KEYS_DESTROYED → PURGED → SCANNED → RECEIPTED: tasks.catalog.LAST_STATE
         batch = latest(batch)
         summary = batch_summary(batch)
-        show_summary("deletion-batch", "Deletion batch", summary)
+        show_batch(summary, *batch_links(batch))
         watch_deadlines()
     return summary
 
@@ -73,4 +76,5 @@ def erase() -> None:
     """Carry every published batch on: KEYS_DESTROYED → PURGED → SCANNED → RECEIPTED; those in their grace time rest."""
     for batch in due_batches():
         issue_receipts(scan_for_residues(purge_copies(destroy_keys(batch))))
+    archive_reports()
     redact_receipted()  # also where a run was killed before it came to that

@@ -36,7 +36,7 @@ PARAMS = {
     "prepare": ("seed", "data"),
     "train": ("seed", "model", "training", "capture"),
     "unlearn": ("seed", "model", "training", "unlearning"),
-    "evaluate": ("seed", "model", "training"),
+    "evaluate": ("seed", "model", "training", "evaluation"),
 }
 
 
@@ -121,6 +121,11 @@ class Catalog:
         return self._data("evaluation")
 
     @property
+    def reports(self) -> Path:
+        """A folder a published batch with its report; no id of a person, no picture. Kept, as receipts are."""
+        return self._data("reports")
+
+    @property
     def metrics(self) -> Path:
         """What `dvc metrics show` reads."""
         return self._data("metrics.json")
@@ -129,6 +134,16 @@ class Catalog:
     def timings(self) -> Path:
         """Seconds of each step; no DVC output, since they differ from run to run."""
         return self._data("timings")
+
+    @property
+    def ensembles(self) -> Path:
+        """Members of audits, a file each: logits on samples, so a purge removes them."""
+        return self._data("ensembles")
+
+    @property
+    def audit(self) -> Path:
+        """The last audit: counts and aggregates, figures and tables. Its own, apart from the stages."""
+        return self._data("audit")
 
     @property
     def scratch(self) -> Path:

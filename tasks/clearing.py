@@ -18,7 +18,7 @@ from tasks.evaluation import rewrite_report
 from tasks.opaque import opaque
 from tasks.publishing import reach
 from tasks.purging import Collected, purge_dvc
-from tasks.training import reference_path
+from tasks.training import reference_paths
 from tasks.versioning import forget_stages, record_stages, stale_stages
 
 
@@ -92,8 +92,8 @@ def _targets(batch: DeletionBatch, version: Version) -> Iterable[Target]:
     yield from (
         Target("superseded versions", at.store().versions / name) for name in at.store().ids() if name not in keep
     )
-    reference = reference_path(version.positions())
-    yield from (Target("references", path) for path in sorted(at.retrained.glob("*")) if path != reference)
+    references = reference_paths(version.positions())
+    yield from (Target("references", path) for path in sorted(at.retrained.glob("*")) if path not in references)
     for name, folder in (("scratch", at.scratch), ("results of Prefect", at.root / ".prefect" / "storage")):
         yield from (Target(name, path) for path in (sorted(folder.iterdir()) if folder.is_dir() else ()))
 

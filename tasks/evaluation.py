@@ -3,35 +3,46 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from amnesiac.data import PreparedDataset, Split
 from amnesiac.durable import whole_folder, write_bytes, write_json
+from amnesiac.errors import DamagedStore, StoreError
 from amnesiac.evaluation import (
+    ROLES,
     ForgottenExample,
-    ReportFacts,
     accuracy_rows,
+    audit_from_json,
     compare,
     draw_figures,
+    facts_from_json,
+    facts_to_json,
+    fidelity_rows,
+    headline,
+    membership_curves,
     per_class_rows,
     predict,
+    render_markdown,
     render_report,
     to_png,
     to_svg,
 )
 from amnesiac.models import StateDict, load_weights
-from amnesiac.publication import read_positions, read_staged
+from amnesiac.publication import read_positions
 from amnesiac.publication.version import FORGOTTEN
 from tasks.catalog import Catalog, catalog
 from tasks.deletion import REPAIRED
 from tasks.opaque import opaque
+from tasks.report_facts import audit_facts, read_version, staged_facts
 from tasks.timings import keep_seconds, read_seconds
 from tasks.training import MODEL, model_factory
 
@@ -47,13 +58,13 @@ def forget_set() -> tuple[int, ...]:
 
 @task(name="compare the models", cache_policy=NO_CACHE, persist_result=False)
 @opaque
-def compare_models(forget: Sequence[int], retrained: Path) -> dict[str, Any]:
-    """Every model on forget, retain and test set; written as metrics.json."""
+def compare_models(forget: Sequence[int], retrained: Path, others: Sequence[Path] = ()) -> dict[str, Any]:
+    """Every model on forget, retain and test set, and the band of `others`; written as metrics.json."""
     started, at, dataset = time.perf_counter(), catalog(), catalog().dataset()
-    sets = {name: (split.inputs, split.labels) for name, split in _sets(dataset, forget).items()}
-    metrics = compare(model_factory(dataset)(), _weights(at, retrained), sets, dataset.class_names)
+    model, reseeded = model_factory(dataset)(), [load_weights(path) for path in others]
+    metrics = compare(model, _weights(at, retrained), _inputs(dataset, forget), dataset.class_names, others=reseeded)
     keep_seconds("evaluate", time.perf_counter() - started)
-    metrics["seconds"] = _seconds(retrained)
+    metrics["seconds"] = _seconds(retrained, others)
     write_json(at.metrics, metrics)
     return metrics
 
@@ -62,35 +73,71 @@ def compare_models(forget: Sequence[int], retrained: Path) -> dict[str, Any]:
 @opaque
 def write_report(metrics: Mapping[str, Any], forget: Sequence[int], retrained: Path) -> Path:
     """Report, figures and tables for `dvc plots`; returns the report's path."""
-    return _write_report(metrics, _examples(forget, retrained))
+    at, dataset = catalog(), catalog().dataset()
+    curves = membership_curves(model_factory(dataset)(), _weights(at, retrained), _inputs(dataset, forget))
+    record = {
+        "version": read_version()["weights_sha256"],
+        "metrics": dict(metrics),
+        "curves": curves,
+        "facts": staged_facts(metrics["seconds"]),
+        "audit": audit_facts(),
+    }
+    return write_pages(at.evaluation, record, _examples(forget, retrained), with_files=True)
 
 
-def _write_report(metrics: Mapping[str, Any], examples: Sequence[ForgottenExample]) -> Path:
-    at = catalog()
-    figures = draw_figures(metrics, examples)
-    with whole_folder(at.evaluation) as aside:
-        page = render_report(metrics, _facts(), {name: to_svg(figure) for name, figure in figures.items()})
+def write_pages(
+    folder: Path, record: Mapping[str, Any], examples: Sequence[ForgottenExample] = (), with_files: bool = False
+) -> Path:
+    """A report as HTML, Markdown and JSON in a new folder, for what `read_record` returns; the HTML's path.
+
+    `with_files`: also the figures as PNG and the tables that `dvc plots` reads.
+    """
+    metrics, facts, audit = record["metrics"], record["facts"], record["audit"]
+    figures = draw_figures(metrics, examples, record["curves"], audit)
+    with whole_folder(folder) as aside:
+        page = render_report(metrics, facts, {name: to_svg(figure) for name, figure in figures.items()}, audit)
         write_bytes(aside / "report.html", page.encode())
-        for name, figure in figures.items():
-            write_bytes(aside / f"{name}.png", to_png(figure))
-        pd.DataFrame(accuracy_rows(metrics)).to_csv(aside / "accuracy.csv", index=False)
-        pd.DataFrame(per_class_rows(metrics)).to_csv(aside / "per_class.csv", index=False)
-    return at.evaluation / "report.html"
+        write_bytes(aside / "report.md", render_markdown(metrics, facts, audit).encode())
+        write_bytes(aside / "report.json", (json.dumps(_as_json(record), indent=1) + "\n").encode())
+        if with_files:
+            _write_files(aside, record, figures)
+    return folder / "report.html"
 
 
-def read_version() -> dict[str, Any]:
-    """What the staged model covers; raises DamagedStore."""
-    return read_staged(catalog().unlearned)
+def _write_files(folder: Path, record: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
+    for name, figure in figures.items():
+        write_bytes(folder / f"{name}.png", to_png(figure))
+    tables = {
+        "accuracy": accuracy_rows(record["metrics"]),
+        "per_class": per_class_rows(record["metrics"]),
+        "fidelity": fidelity_rows(record["metrics"]),
+    }
+    for name, rows in tables.items():
+        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    curves = pd.DataFrame(record["curves"], columns=["model", "fpr", "tpr"])
+    wide = curves.pivot_table(index="fpr", columns="model", values="tpr").reindex(columns=list(ROLES))
+    wide.to_csv(folder / "attack.csv")
 
 
-def published_sentence(version: Mapping[str, Any]) -> str:
-    """Which file a deletion batch published and why, where a prediction was made; else empty."""
-    found = version["confidence"]
-    if found is None:
-        return ""
-    verdict = found["verdict"].replace("_", " ")
-    predicted = f"predicted divergence {found['predicted_kl']:.3g} nats, drift {found['drift']:.3g}"
-    return f"published: {version['published']} ({verdict}: {predicted})"
+def _as_json(record: Mapping[str, Any]) -> dict[str, Any]:
+    verdict = headline(record["metrics"], record["facts"].published)
+    audit = asdict(record["audit"]) if record["audit"] else None
+    said = {"level": verdict.level, "sentence": verdict.sentence}
+    return {"verdict": said, **record, "facts": facts_to_json(record["facts"]), "audit": audit}
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What a report was written from; None where there is none. Raises DamagedStore."""
+    path = folder / "report.json"
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        facts, audit = facts_from_json(found["facts"]), found["audit"]
+        chosen = {name: found[name] for name in ("version", "metrics", "curves")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedStore(f"{path} can't be read ({error}): restore it from a backup, or delete its folder") from error
+    return chosen | {"facts": facts, "audit": audit_from_json(audit) if audit else None}
 
 
 def _sets(dataset: PreparedDataset, forget: Sequence[int]) -> dict[str, Split]:
@@ -129,42 +176,31 @@ def _baseline(at: Catalog) -> StateDict | None:
 def rewrite_report() -> None:
     """The report once more without pictures of samples whose keys are destroyed; nothing where there is no report."""
     at = catalog()
-    if (at.evaluation / "examples.png").exists():
-        _write_report(json.loads(at.metrics.read_text()), ())
+    pictures = (at.evaluation / "examples.png").exists()
+    if not pictures:
+        return
+    record = read_record(at.evaluation)
+    if record is None:
+        raise StoreError(
+            f"{at.evaluation} holds pictures of erased samples, and no report.json to write it anew from: run "
+            "`amnesiac evaluate --force`, then `amnesiac publish`"
+        )
+    write_pages(at.evaluation, record, with_files=True)
 
 
-def _seconds(retrained: Path) -> dict[str, float]:
+def _inputs(dataset: PreparedDataset, forget: Sequence[int]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    return {name: (split.inputs, split.labels) for name, split in _sets(dataset, forget).items()}
+
+
+def _seconds(retrained: Path, others: Sequence[Path]) -> dict[str, float]:
     """Seconds by step, those that ran on this machine."""
-    steps = {"train": "train", "unlearn": "unlearn", "repair": "repair", "evaluate": "evaluate"}
-    found = {name: read_seconds(step) for name, step in (steps | {"retrain": f"retrain-{retrained.stem}"}).items()}
+    steps = {name: name for name in ("train", "seal", "unlearn", "repair", "evaluate")}
+    steps |= {"retrain": f"retrain-{retrained.stem}"}
+    steps |= {f"retrain, other seed {k}": f"retrain-{path.stem}" for k, path in enumerate(others, 1)}
+    found = {name: read_seconds(step) for name, step in steps.items()}
     if not (catalog().unlearned / REPAIRED).exists():
         found.pop("repair")
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _facts() -> ReportFacts:
-    at, params, version = catalog(), catalog().params(), read_version()
-    seconds: dict[str, float] = json.loads(at.metrics.read_text())["seconds"]
-    optimizer = params.training.optimizer
-    return ReportFacts(
-        requests=len(version["requests"]),
-        subjects=version["subjects"],
-        samples=version["samples"],
-        method=version["method"],
-        data=params.data.source,
-        model=params.model.factory,
-        seconds=seconds,
-        settings={
-            "optimiser": f"{optimizer.name}, learning rate {optimizer.lr:g}, momentum {optimizer.momentum:g}",
-            "epochs": params.training.epochs,
-            "mini-batch": params.training.batch_size,
-            "published": published_sentence(version) or version["published"],
-            "ledger rows read": version["rows"],
-            "bytes a row": version["bytes_per_row"],
-        },
-        version=version["weights_sha256"][:12],
-        not_held=version.get("not_held", {}),
-    )
 
 
 def _examples(forget: Sequence[int], retrained: Path) -> Sequence[ForgottenExample]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from amnesiac.errors import AmnesiacError
+from amnesiac.publication import read_staged
 from tasks.catalog import catalog
 from tasks.requesting import pending_requests
 
@@ -31,8 +32,13 @@ def stage_name() -> str:
 
 
 def evaluate_name() -> str:
-    """E.g. "evaluate settled"."""
-    return _named("evaluate", lambda: f"evaluate {catalog().params().unlearning.method}")
+    """E.g. "evaluate settled, 419 forgotten"."""
+    return _named("evaluate", lambda: f"evaluate {catalog().params().unlearning.method}, {_forgotten():,} forgotten")
+
+
+def _forgotten() -> int:
+    """Training samples that the staged version is without; raises DamagedStore."""
+    return int(read_staged(catalog().unlearned)["samples"])
 
 
 def _named(fallback: str, describe: Callable[[], str]) -> str:

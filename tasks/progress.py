@@ -28,12 +28,10 @@ class RateColumn(ProgressColumn):
 def shown_progress(key: str, description: str) -> Iterator[Listener]:
     """A listener that shows what it hears; `key` names the artifact (lower case, digits and dashes).
 
-    The artifact follows whatever stage is being worked on, at most every two seconds: the server takes about 20
-    calls a second.
+    There is an artifact a stage of the work (training, curvature, sealing ...): the first is called `key`, the others
+    `key` and their name. Each is told at most every two seconds: the server takes about 20 calls a second.
     """
-    bars = _terminal_bars()
-    artifact: UUID = create_progress_artifact(0.0, key=key, description=description)  # type: ignore[assignment]
-    state = {"sent": time.monotonic()}
+    bars, artifacts = _terminal_bars(), _Artifacts(key, description)
     places: dict[str, int] = {}
 
     def listen(stage: str, done: int, total: int) -> None:
@@ -42,13 +40,42 @@ def shown_progress(key: str, description: str) -> Iterator[Listener]:
             if place == len(bars.tasks):
                 bars.add_task(stage, total=total)
             bars.update(bars.tasks[place].id, completed=done, total=total)
-        if time.monotonic() - state["sent"] > _ARTIFACT_SECONDS:
-            state["sent"] = time.monotonic()
-            update_progress_artifact(artifact, progress=100.0 * done / max(total, 1))
+        artifacts.hear(stage, 100.0 * done / max(total, 1))
 
     with bars or nullcontext():
         yield listen
-    update_progress_artifact(artifact, progress=100.0)
+    artifacts.finish()
+
+
+class _Artifacts:
+    """Progress artifacts of one piece of work, one a stage that is heard of; one at least."""
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key, self._description = key, description
+        first: UUID = create_progress_artifact(0.0, key=key, description=description)  # type: ignore[assignment]
+        self._free: list[UUID] = [first]
+        self._ids: dict[str, UUID] = {}
+        self._sent: dict[str, float] = {}
+
+    def hear(self, stage: str, percent: float) -> None:
+        """Note it, and tell the server if it is time. All that is sealed is one stage, as many arrays as it has."""
+        stage = stage.partition(" ")[0]
+        if stage not in self._ids:
+            self._ids[stage] = self._free.pop() if self._free else self._created(stage)
+            self._sent[stage] = time.monotonic()
+        if percent >= 100.0 or time.monotonic() - self._sent[stage] > _ARTIFACT_SECONDS:
+            self._sent[stage] = time.monotonic()
+            update_progress_artifact(self._ids[stage], progress=min(100.0, percent))
+
+    def finish(self) -> None:
+        """All of it is done."""
+        for artifact in (*self._ids.values(), *self._free):
+            update_progress_artifact(artifact, progress=100.0)
+
+    def _created(self, stage: str) -> UUID:
+        key = f"{self._key}-{stage.lower()}"
+        description = f"{self._description}: {stage}"
+        return create_progress_artifact(0.0, key=key, description=description)  # type: ignore[return-value]
 
 
 def _terminal_bars() -> Progress | None:

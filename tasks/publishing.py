@@ -11,6 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State as RunState
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from amnesiac.durable import sweep
@@ -22,6 +23,7 @@ from amnesiac.requests import DeletionBatch, DeletionRequest, ForgetSet, State, 
 from tasks.catalog import catalog
 from tasks.handing_in import file_handed_in
 from tasks.opaque import opaque
+from tasks.report_facts import ROLES
 from tasks.requesting import (
     applied_requests,
     opaque_ids,
@@ -33,7 +35,6 @@ from tasks.requesting import (
 from tasks.stages import is_stale, writing
 
 _FIGURES = ("forget_accuracy", "retain_accuracy", "test_accuracy", "kl_forget", "kl_test")
-_ROLES = {"model.safetensors": "unlearned", "repaired.safetensors": "repaired", "retrained.safetensors": "retrained"}
 _log = logging.getLogger("amnesiac.publishing")
 
 
@@ -85,7 +86,7 @@ def plan_batch(force: bool, patient: bool) -> DeletionBatch | None:
         return None
     batch = catalog().batches().open([request.request_id for request in new])
     forget = resolved(new)
-    facts = {"requests": len(new), "samples": len(forget.rows), "not_trained": forget.not_trained}
+    facts = {"requests": len(new), "samples": len(forget.rows), "not_trained": forget.not_trained, "run": flow_run.id}
     return _reached(batch, "PLANNED", facts | _missing(forget))
 
 
@@ -186,7 +187,7 @@ def _changed() -> bool:
 def _measured() -> dict[str, Any]:
     """The evaluation's figures of the weights that are to be published."""
     at = catalog()
-    metrics, role = json.loads(at.metrics.read_text()), _ROLES[read_staged(at.unlearned)["published"]]
+    metrics, role = json.loads(at.metrics.read_text()), ROLES[read_staged(at.unlearned)["published"]]
     figures = {name: metrics[role][name] for name in _FIGURES}
     sentence = judge(metrics, role).sentence if role != "retrained" else "The model was retrained without the samples."
     return {"evaluated": True, "role": role, "metrics_sha256": hash_file(at.metrics), "verdict": sentence} | figures

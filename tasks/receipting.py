@@ -10,6 +10,7 @@ from amnesiac.publication.version import MODEL
 from amnesiac.receipts import Algorithm, Chain, Model, Purged, Receipt, Request, Scan, ensure_signing_key
 from amnesiac.requests import DeletionBatch, DeletionRequest, due
 from amnesiac.requests.request import timestamp
+from tasks.archiving import archived_reports
 from tasks.catalog import catalog
 from tasks.clearing import purged
 from tasks.erasing import Erased, due_batches, erased_by, keys_destroyed
@@ -39,6 +40,7 @@ def finish_due() -> tuple[DeletionBatch, ...]:
     """Carry all published batches whose turn it is to their receipts, outside of a flow and under the writer lock."""
     with writing("recover"):
         done = tuple(receipted(scanned(purged(keys_destroyed(batch)))) for batch in due_batches())
+        archived_reports()
         redact_receipted()
     return done
 

@@ -1,6 +1,8 @@
 """Train the original model while its ledger is captured, and the reference that never saw the forget set."""
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from amnesiac.durable import whole_folder, write_json
 from amnesiac.hashing import hash_json, hash_tensors
 from amnesiac.ledger import Manifest
 from amnesiac.models import build_model, count_parameters, save_weights
+from amnesiac.seeding import derive_seed
 from amnesiac.training import (
     CapturePlan,
+    RunSpec,
     TrainingResult,
     discard_scratch,
     retrain_without,
@@ -42,12 +46,15 @@ def train_original(resume: bool) -> dict[str, Any]:
         params.capture, ledgers_for(params.capture), train.sample_ids, train.subject_ids, at.ledger, at.scratch,
         at.key_store(),
     )  # fmt: skip
+    started = time.perf_counter()
     with shown_progress("train-and-capture", f"training {params.model.factory}") as progress:
         factory = model_factory(dataset)
         result, manifest = train_with_capture(at.run_spec(), factory, train, plan, resume=resume, progress=progress)
     summary = _summary(result, manifest, factory())
     _write_model(at.model, result, summary)
     keep_seconds("train", result.seconds)
+    if not resume:  # a resumed run's seconds are those of several processes
+        keep_seconds("seal", max(0.0, time.perf_counter() - started - result.seconds))
     discard_scratch(at.scratch)
     return summary
 
@@ -58,28 +65,55 @@ def retrain_reference(forget: Sequence[int]) -> Path:
     """The model that never saw the training samples at these positions; trained once for each run and forget set, then
     found by its content key.
     """
-    at, dataset = catalog(), catalog().dataset()
-    path = reference_path(forget)
+    return _reference(forget, catalog().run_spec(), "retrain", "retraining without the forget set")
+
+
+@task(name="retrain with other seeds", cache_policy=NO_CACHE, persist_result=False)
+@opaque
+def retrain_with_other_seeds(forget: Sequence[int]) -> tuple[Path, ...]:
+    """`evaluation.other_seeds` more references, each initialised and ordered by a seed of its own: what they differ by
+    from the first is the seed-to-seed band. Trained once for each run and forget set, as the first is.
+    """
+    count = len(_other_runs())
+    return tuple(
+        _reference(forget, run, "retrain-with-other-seeds", f"retraining with another seed ({k} of {count})")
+        for k, run in enumerate(_other_runs(), 1)
+    )
+
+
+def reference_path(forget: Sequence[int], run: RunSpec | None = None) -> Path:
+    """Where the reference without these training positions lies: by run and positions, so erasure doesn't hide it."""
+    at = catalog()
+    return at.retrained / f"{hash_json([(run or at.run_spec()).facts(), sorted(forget)])[:24]}.safetensors"
+
+
+def reference_paths(forget: Sequence[int]) -> tuple[Path, ...]:
+    """The same of all references without these positions: the first, then those of other seeds."""
+    return tuple(reference_path(forget, run) for run in (catalog().run_spec(), *_other_runs()))
+
+
+def model_factory(dataset: PreparedDataset, seed: int | None = None) -> Callable[[], nn.Module]:
+    """The settings' model, freshly initialised at each call, by the settings' seed if no other is given."""
+    params = catalog().params()
+    seed = params.seed if seed is None else seed
+    return partial(build_model, params.model, dataset.image_shape, len(dataset.class_names), seed)
+
+
+def _other_runs() -> tuple[RunSpec, ...]:
+    params, run = catalog().params(), catalog().run_spec()
+    seeds = [derive_seed(params.seed, "other seed", k) for k in range(params.evaluation.other_seeds)]
+    return tuple(replace(run, seed=seed) for seed in seeds)
+
+
+def _reference(forget: Sequence[int], run: RunSpec, key: str, description: str) -> Path:
+    dataset, path = catalog().dataset(), reference_path(forget, run)
     if not path.exists():
-        with shown_progress("retrain", "retraining without the forget set") as progress:
-            result = retrain_without(
-                at.run_spec(), model_factory(dataset), dataset.split("train"), forget, progress=progress
-            )
+        factory, train = model_factory(dataset, run.seed), dataset.split("train")
+        with shown_progress(key, description) as progress:
+            result = retrain_without(run, factory, train, forget, progress=progress)
         save_weights(path, result.weights)
         keep_seconds(f"retrain-{path.stem}", result.seconds)
     return path
-
-
-def reference_path(forget: Sequence[int]) -> Path:
-    """Where the reference without these training positions lies: by run and positions, so erasure doesn't hide it."""
-    at = catalog()
-    return at.retrained / f"{hash_json([at.run_spec().facts(), sorted(forget)])[:24]}.safetensors"
-
-
-def model_factory(dataset: PreparedDataset) -> Callable[[], nn.Module]:
-    """The settings' model, freshly initialised at each call."""
-    params = catalog().params()
-    return partial(build_model, params.model, dataset.image_shape, len(dataset.class_names), params.seed)
 
 
 def _summary(result: TrainingResult, manifest: Manifest, model: nn.Module) -> dict[str, Any]:

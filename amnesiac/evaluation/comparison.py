@@ -10,8 +10,10 @@ from torch import nn
 
 from amnesiac.errors import InputError, SpecMismatch
 from amnesiac.evaluation.accuracy import accuracy, per_class_accuracy
+from amnesiac.evaluation.band import band
 from amnesiac.evaluation.divergence import kl, mean_abs_margin_difference, relative_verification_error
 from amnesiac.evaluation.logits import predict
+from amnesiac.evaluation.membership import membership
 
 ROLES = ("original", "unlearned", "repaired", "retrained")
 SETS = ("forget", "retain", "test")
@@ -23,6 +25,8 @@ DIVERGENCES = (
     "margin_test",
     "relative_verification_error",
 )
+
+_OTHER = "retrained with other seed"
 
 Metrics = dict[str, Any]
 Samples = tuple[torch.Tensor, torch.Tensor]
@@ -36,6 +40,7 @@ def compare(
     sets: Mapping[str, Samples],
     class_names: Sequence[str],
     batch_size: int = 1024,
+    others: Sequence[Weights] = (),
 ) -> Metrics:
     """Compare the models that `weights` holds by role: unlearned, retrained, optionally original and repaired.
 
@@ -48,19 +53,22 @@ def compare(
         {role: {"forget_accuracy", "retain_accuracy", "test_accuracy",
                 "per_class_test_accuracy": {class: value},
                 "kl_forget", "kl_test", "margin_forget", "margin_retain", "margin_test",
-                "relative_verification_error"},
+                "relative_verification_error", "membership_auc"},
          the unlearned model's KL, margins and verification error once more at the top,
-         "samples": {"forget", "retain", "test"}}
+         "samples": {"forget", "retain", "test"},
+         "band": what retrainings with other seeds differ by (`band`), if `others` holds their weights}
 
-    kl_* is KL(retrained || model) in nats, margin_* the mean |margin difference| to the retrained model.
+    kl_* is KL(retrained || model) in nats, margin_* the mean |margin difference| to the retrained model,
+    membership_auc the population attack's (`membership`).
 
     Raises InputError for a missing or unknown role or set and for logits that aren't finite, SpecMismatch for
     weights that don't fit the model.
     """
     _check(weights, sets, class_names)
+    weights = {**weights, **{f"{_OTHER} {k}": each for k, each in enumerate(others, 1)}}
     logits = {
         role: _all_logits(_loaded(model, weights[role], role), sets, role, batch_size)
-        for role in ROLES
+        for role in (*ROLES, *(role for role in weights if role.startswith(_OTHER)))
         if role in weights
     }
     trained = [name for name, _ in model.named_parameters()]
@@ -70,11 +78,14 @@ def compare(
         else math.inf
         for role in logits
     }
-    metrics: Metrics = {
+    measured: Metrics = {
         role: _measure(own, logits["retrained"], sets, class_names, errors[role]) for role, own in logits.items()
     }
+    metrics = {role: own for role, own in measured.items() if role in ROLES}
+    reseeded = [own for role, own in measured.items() if role not in ROLES]
     summary = {name: metrics["unlearned"][name] for name in DIVERGENCES}
-    return {**metrics, **summary, "samples": {name: len(sets[name][1]) for name in SETS}}
+    spread = {"band": band(metrics["retrained"], reseeded)} if reseeded else {}
+    return {**metrics, **summary, "samples": {name: len(sets[name][1]) for name in SETS}, **spread}
 
 
 def roles_in(metrics: Mapping[str, Any]) -> list[str]:
@@ -96,6 +107,7 @@ def _measure(
     accuracies = {name: accuracy(own[name], labels[name]) for name in some}
     divergences = {name: kl(retrained[name], own[name]) for name in some}
     margins = {name: mean_abs_margin_difference(own[name], retrained[name], labels[name]) for name in some}
+    attack = membership(own["forget"], labels["forget"], own["test"], labels["test"]) if "forget" in some else None
     per_class = per_class_accuracy(own["test"], labels["test"], len(class_names))
     return {
         **{f"{name}_accuracy": accuracies.get(name) for name in SETS},
@@ -104,6 +116,7 @@ def _measure(
         **{f"margin_{name}": margins.get(name) for name in SETS},
         # JSON has no infinity; it arises only where original and retrained are the same model, or there is no original.
         "relative_verification_error": error if math.isfinite(error) else None,
+        "membership_auc": attack.auc if attack else None,
     }
 
 

@@ -6,6 +6,7 @@ Okabe and Ito, told apart with any colour vision; numbers stand on the bars. Tex
 """
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from amnesiac.evaluation.audit_record import AuditFacts
 from amnesiac.evaluation.comparison import SETS, classes_in, roles_in
 
 COLOURS = {"original": "#999999", "unlearned": "#0072b2", "repaired": "#cc79a7", "retrained": "#e69f00"}
+_AUDITED = ("#999999", "#0072b2", "#cc79a7", "#e69f00", "#009e73", "#56b4e9")
 MAX_CLASSES = 20
 """With more classes than this only those that differ most are drawn; the table has them all."""
 
@@ -55,13 +58,21 @@ class ForgottenExample:
     """Predicted class by role."""
 
 
-def draw_figures(metrics: Mapping[str, Any], examples: Sequence[ForgottenExample] = ()) -> dict[str, Figure]:
-    """All figures by name: "accuracy", "per_class_accuracy", "kl" and, if there are examples, "examples"."""
-    figures = {
-        "accuracy": accuracy_figure(metrics),
-        "per_class_accuracy": per_class_figure(metrics),
-        "kl": kl_figure(metrics),
-    }
+def draw_figures(
+    metrics: Mapping[str, Any],
+    examples: Sequence[ForgottenExample] = (),
+    curves: Sequence[Mapping[str, Any]] = (),
+    audit: AuditFacts | None = None,
+) -> dict[str, Figure]:
+    """All figures by name: "accuracy", "kl", "attack" if there are `curves` (rows of `membership_curves`), "ulira" if
+    there was an audit, "per_class_accuracy" and, if there are examples, "examples".
+    """
+    figures = {"accuracy": accuracy_figure(metrics), "kl": kl_figure(metrics)}
+    if curves:
+        figures["attack"] = attack_figure(metrics, curves)
+    if audit and audit.sets:
+        figures["ulira"] = ulira_figure(audit)
+    figures["per_class_accuracy"] = per_class_figure(metrics)
     return {**figures, "examples": examples_figure(examples)} if examples else figures
 
 
@@ -94,7 +105,9 @@ def per_class_figure(metrics: Mapping[str, Any]) -> Figure:
 
 
 def kl_figure(metrics: Mapping[str, Any]) -> Figure:
-    """Bars of the KL divergence from the retrained model on forget and test set, each on its own scale."""
+    """Bars of the KL divergence from the retrained model on forget and test set, each on its own scale, and a zone up
+    to what another seed's retraining is from it, where that is known.
+    """
     roles = [role for role in roles_in(metrics) if role != "retrained"]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.5 * len(roles)), layout="constrained")
@@ -103,10 +116,52 @@ def kl_figure(metrics: Mapping[str, Any]) -> Figure:
             drawn = {role: metrics[role][f"kl_{name}"] for role in roles if metrics["samples"][name]}
             bars = axes.barh(list(drawn), list(drawn.values()), 0.66, color=[COLOURS[role] for role in drawn])
             axes.bar_label(bars, [f"{value:.3g}" for value in drawn.values()], padding=3)
-            axes.set(xlabel=f"nats, {name} set", xlim=(0, 1.25 * max(drawn.values(), default=0) or 1.0))
+            band = metrics.get("band", {}).get(f"kl_{name}")
+            widest = 1.25 * max([*drawn.values(), band or 0.0], default=0)
+            axes.set(xlabel=f"nats, {name} set", xlim=(0, widest or 1.0))
+            if band is not None:
+                axes.axvspan(0, band, color=COLOURS["retrained"], alpha=0.22, linewidth=0)
+                axes.axvline(band, color=COLOURS["retrained"], linewidth=1.5, label="another seed's retraining")
+                axes.legend(loc="lower right", frameon=False, fontsize=8)
         panels[0].set_ylim(len(roles) - 0.5, -0.5)
         for axes in panels:
             axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def attack_figure(metrics: Mapping[str, Any], curves: Sequence[Mapping[str, Any]]) -> Figure:
+    """ROC curves of the population attack, one a model; the retrained model's (dashed) is the aim."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(7.2, 3.8)
+        axes.plot([0, 1], [0, 1], color=_INK, alpha=0.3, linewidth=1, linestyle=":")
+        for role in roles_in(metrics):
+            line = [(row["fpr"], row["tpr"]) for row in curves if row["model"] == role]
+            style = "--" if role == "retrained" else "-"
+            label = f"{role}, AUC {_auc(metrics, role)}"
+            axes.plot(*zip(*line, strict=True), color=COLOURS[role], linestyle=style, label=label)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="unseen samples that are taken for members")
+        axes.set_ylabel("forgotten samples that are")
+        axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
+        axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def ulira_figure(audit: AuditFacts) -> Figure:
+    """ROC curves of U-LiRA on logarithmic axes, a panel a forget set: on the diagonal it does no more than guess."""
+    with mpl.rc_context({**_STYLE, "font.size": 8.0}):
+        wide = min(2, len(audit.sets))
+        rows = math.ceil(len(audit.sets) / wide)
+        figure = Figure(figsize=(7.2, 3.0 * rows), layout="constrained")
+        panels = figure.subplots(rows, wide, squeeze=False).flatten()
+        for axes, (name, one) in zip(panels, audit.sets.items(), strict=False):
+            axes.plot([1e-3, 1], [1e-3, 1], color=_INK, alpha=0.3, linewidth=1, linestyle=":")
+            for (kind, found), colour in zip(one.attacked.items(), _AUDITED, strict=False):
+                axes.plot(found.fpr, found.tpr, color=colour, label=f"{kind}, AUC {found.auc:.3f}")
+            axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1.1), title=_short(name))
+            axes.set(xlabel="retrained models that are accused", ylabel="models that are found out")
+            axes.legend(loc="lower right", frameon=False)
+        for axes in panels[len(audit.sets) :]:
+            axes.remove()
     return figure
 
 
@@ -187,6 +242,11 @@ def _shown_classes(metrics: Mapping[str, Any]) -> tuple[list[str], str]:
     chosen = set(sorted(classes, key=lambda name: -spread[name])[:MAX_CLASSES])
     remark = f"the {MAX_CLASSES} of {len(classes)} classes whose accuracies differ most, test set"
     return [name for name in classes if name in chosen], remark
+
+
+def _auc(metrics: Mapping[str, Any], role: str) -> str:
+    value = metrics[role].get("membership_auc")
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _short(name: str, length: int = 16) -> str:

@@ -15,10 +15,23 @@ def accuracy_rows(metrics: Mapping[str, Any]) -> list[Row]:
 
 
 def per_class_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """Rows {"model", "class", "accuracy"} on the test set; a class without test samples has no row."""
+    """Rows {"what", "model", "class", "accuracy"} on the test set; a class without test samples has no row."""
+    values = {role: metrics[role]["per_class_test_accuracy"] for role in roles_in(metrics)}
     return [
-        {"model": role, "class": name, "accuracy": metrics[role]["per_class_test_accuracy"][name]}
-        for role in roles_in(metrics)
+        {"what": f"{name}, {role}", "model": role, "class": name, "accuracy": accuracies[name]}
+        for role, accuracies in values.items()
         for name in classes_in(metrics)
-        if metrics[role]["per_class_test_accuracy"][name] is not None
+        if accuracies[name] is not None
+    ]
+
+
+def fidelity_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """Rows {"what", "model", "figure", "value"} of the distances from the retrained model; "other seed" is the band."""
+    names = ("kl_forget", "kl_test", "margin_forget", "margin_retain", "margin_test")
+    cells = [(role, name, metrics[role][name]) for role in roles_in(metrics) if role != "retrained" for name in names]
+    cells += [("other seed", name, metrics["band"][name]) for name in names if "band" in metrics]
+    return [
+        {"what": f"{name}, {role}", "model": role, "figure": name, "value": value}
+        for role, name, value in cells
+        if value is not None
     ]

@@ -18,13 +18,13 @@ from flows.cli import app
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 REPORTING = {
-    "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal",
+    "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal", "bench capture",
     "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
     "publish", "recover", "rollback", "status", "history",
     "receipt list", "receipt show", "receipt verify", "receipt page",
     "recipient add", "recipient notified", "recipient list",
 }  # fmt: skip
-UNTIL_STOPPED = {"serve", "dashboard"}
+UNTIL_STOPPED = {"serve", "dashboard", "ui"}
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

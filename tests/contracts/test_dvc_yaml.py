@@ -17,6 +17,7 @@ CATALOG = Catalog(ROOT)
 # checkout may take back what is published, a tombstone or a receipt; keys go nowhere, least of all to a cache or remote
 NOT_DVCS = {
     "params_file", "journal", "published", "keys", "timings", "scratch", "tombstones", "receipts", "signing",
+    "reports", "ensembles", "audit",
 }  # fmt: skip
 
 

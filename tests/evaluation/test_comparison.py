@@ -107,7 +107,7 @@ def test_rows_for_plots():
     assert {"model": "unlearned", "set": "test", "accuracy": 0.75} in rows
     assert [(row["model"], row["set"]) for row in rows] == [(m, s) for m in WEIGHTS for s in ("retain", "test")]
     classes = per_class_rows(metrics)
-    assert {"model": "unlearned", "class": "one", "accuracy": 2 / 3} in classes
+    assert {"what": "one, unlearned", "model": "unlearned", "class": "one", "accuracy": 2 / 3} in classes
     assert len(classes) == 6
 
 

@@ -49,7 +49,7 @@ def svgs(*args, **options):
 
 
 def test_figures_by_name():
-    assert list(draw_figures(metrics())) == ["accuracy", "per_class_accuracy", "kl"]
+    assert list(draw_figures(metrics())) == ["accuracy", "kl", "per_class_accuracy"]
     assert list(draw_figures(metrics(), examples()))[-1] == "examples"
 
 

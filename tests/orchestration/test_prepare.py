@@ -18,6 +18,7 @@ model: {factory: mlp, options: {hidden: [16]}}
 training: {epochs: 1}
 capture: {}
 unlearning: {}
+evaluation: {}
 """
 
 

@@ -1,13 +1,17 @@
 """One small project that has run the whole pipeline once, against one real Prefect server, for all tests here."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from amnesiac.receipts import Chain, ensure_signing_key
+from amnesiac.requests import Batches, Journal
 from tasks.prefect_server import free_port
 from tests.pipeline.project import Done, Project, create, finish, flow_runs
+from tests.receipts.conftest import facts
 
 
 @dataclass(frozen=True)
@@ -50,3 +54,20 @@ def cycled(started: Project) -> Cycled:
 def copied(cycled: Cycled, tmp_path: Path) -> Callable[[str], Project]:
     """Copies of the finished project, to change at will; they share its server."""
     return lambda name: cycled.project.copy(tmp_path / name, cycled.project.server)
+
+
+@pytest.fixture
+def shown(cycled: Cycled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy for what only reads: a batch is published, not erased; its first request has a receipt (really signed)."""
+    root = tmp_path / "shown"
+    shutil.copytree(cycled.project.root, root, ignore=shutil.ignore_patterns(".prefect", ".dvc", ".git"))
+    copy = Project(root, cycled.project.server)
+    monkeypatch.setenv("AMNESIAC_PROJECT", str(root))
+    [batch] = Batches(Journal(copy.data / "journal")).history()
+    chain = Chain(copy.data / "receipts")
+    chain.append(facts(batch.request_ids[0]), ensure_signing_key(copy.data / "signing", chain.public))
+    from tasks.archiving import archived_reports
+
+    assert archived_reports() == [1], "the report names the receipt"
+    assert archived_reports() == [], "and is written once"
+    return copy

@@ -23,6 +23,7 @@ model: {factory: mlp, options: {hidden: [16]}}
 training: {epochs: 2, batch_size: 32, optimizer: {name: sgd, lr: 0.05, momentum: 0.9}}
 capture: {methods: [per-sample-delta]}
 unlearning: {method: per-sample-delta, repair: {epochs: 0.5}}
+evaluation: {}
 recurrence: {interval_seconds: 6}
 erasure: {grace_days: 9}
 """

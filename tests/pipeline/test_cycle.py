@@ -14,10 +14,10 @@ SUBFLOWS = [
     "prepare mnist-5k",
     "train mlp on mnist-5k",
     "unlearn 2 requests, per-sample-delta",
-    "evaluate per-sample-delta",
+    "evaluate per-sample-delta, 27 forgotten",
 ]
 FLOWS = ["prepare", "train_and_capture", "unlearn_batch"]
-LOOKS = ["file requests", "recover", "plan the batch", "watch the deadlines"]
+LOOKS = ["file requests", "recover", "archive the reports", "plan the batch", "watch the deadlines"]
 ACCURACIES = {"forget_accuracy", "retain_accuracy", "test_accuracy"}
 
 
@@ -51,7 +51,11 @@ def test_the_flow_and_its_four_subflows_are_completed_and_show_what_they_made(cy
     assert [row["model"] for row in json.loads(shown["result"]["data"])] == [
         "original", "unlearned", "repaired", "retrained",
     ]  # fmt: skip
-    assert "model" in shown["verdict"]["data"]
+    assert "seed-to-seed band" in shown["verdict"]["data"]
+    asked = json.loads(shown["requests"]["data"])
+    assert [(one["kind"], one["receipt"]) for one in asked] == [("random", "not yet"), ("class", "not yet")]
+    [archived] = (cycled.project.data / "reports").glob("batch-*/report.html")
+    assert archived.as_uri() in shown["archived-report"]["data"]
     assert (cycled.project.data / "evaluation/report.html").as_uri() in shown["report"]["data"]
     figures = {png.stem.replace("_", "-") for png in (cycled.project.data / "evaluation").glob("*.png")}
     assert "examples" in figures, "in the report until the samples are erased"
@@ -60,7 +64,9 @@ def test_the_flow_and_its_four_subflows_are_completed_and_show_what_they_made(cy
     assert figures
     assert all(shown[name]["data"].startswith("data:image/png;base64,") for name in figures)
     progress = {key: artifact["data"] for key, artifact in shown.items() if artifact["type"] == "progress"}
-    assert progress == dict.fromkeys(["prepare-data", "train-and-capture", "repair", "retrain"], 100.0)
+    sealing = "train-and-capture-seal"
+    expected = ["prepare-data", "train-and-capture", sealing, "repair", "retrain", "retrain-with-other-seeds"]
+    assert progress == dict.fromkeys(expected, 100.0)
 
 
 def test_dvc_calls_it_clean_and_shows_metrics_and_plots(cycled: Cycled) -> None:
@@ -72,6 +78,12 @@ def test_dvc_calls_it_clean_and_shows_metrics_and_plots(cycled: Cycled) -> None:
     plotted = pd.read_csv(project.data / "evaluation/accuracy.csv"), pd.read_csv(project.data / "model/history.csv")
     assert {"accuracy", "model"} <= set(plotted[0].columns)
     assert list(plotted[1]["epoch"]) == [1, 2]
+    [drawn] = finish(project.dvc("plots", "show", "--json"))
+    plots = {name.rpartition("::")[2]: found for name, found in drawn.json()["data"].items()}
+    assert plots.keys() == {"accuracy", "fidelity", "per_class", "attack", "training"}
+    points = plots["attack"][0]["content"]["data"]["values"]
+    assert {point["field"] for point in points} == {"original", "unlearned", "retrained"}
+    assert len(points) == 3 * 101
 
 
 def test_nothing_is_done_twice_and_the_numbers_can_be_read_by_programs(cycled: Cycled) -> None:
@@ -90,7 +102,9 @@ def test_nothing_is_done_twice_and_the_numbers_can_be_read_by_programs(cycled: C
     for role in ("original", "unlearned", "retrained"):
         assert all(0.0 <= metrics[role][name] <= 1.0 for name in ACCURACIES)
     assert all(metrics[name] >= 0.0 for name in ("kl_forget", "kl_test", "relative_verification_error"))
-    assert metrics["seconds"].keys() == {"train", "unlearn", "repair", "retrain", "evaluate"}
+    assert metrics["seconds"].keys() == {
+        "train", "seal", "unlearn", "repair", "retrain", "retrain, other seed 1", "evaluate",
+    }  # fmt: skip
     assert project.weights() == before
     new = [task["name"] for task in ask(server, "task_runs/filter") if task["id"] not in known]
     assert {name.rpartition("-")[0] for name in new} == {*LOOKS, *FLOWS}, "nothing was trained or subtracted"

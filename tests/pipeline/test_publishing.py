@@ -85,6 +85,7 @@ def test_what_the_cycle_published(cycled: Cycled, run: Callable[..., Result]) ->
         "requests": 2,
         "samples": version["samples"],
         "not_trained": version["not_trained"],
+        "run": next(run["id"] for run in flow_runs(str(project.server)) if run["name"].startswith("unlearn 2")),
     }
     shown = run(project, "status").output
     assert "2 PUBLISHED; 0 pending" in shown and f"version {found['head']['version'][:12]}" in shown

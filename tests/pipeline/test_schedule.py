@@ -37,7 +37,8 @@ def wait_for(serving: subprocess.Popen[str], log: Path, done: Callable[[], Any])
 def test_a_schedule_applies_what_is_pending_in_batches(cycled: Cycled, tmp_path: Path) -> None:
     project, port, log = cycled.project.copy(tmp_path / "project"), free_port(), tmp_path / "serve.log"
     server = f"http://127.0.0.1:{port}/api"
-    call = project.amnesiac("serve", "--port", str(port), "--poll", "1")
+    page = free_port()
+    call = project.amnesiac("serve", "--port", str(port), "--poll", "1", "--ui", "--ui-port", str(page))
     with log.open("w") as out:
         serving = subprocess.Popen(
             call.words, cwd=call.folder, env=call.environment, stdout=out, stderr=out, text=True, start_new_session=True
