@@ -189,6 +189,8 @@ def _head_line(head: Mapping[str, Any] | None) -> str:
         return "nothing is published yet: run `amnesiac publish`"
     before = head["predecessor"][:12] if head["predecessor"] else "none"
     drift = "–" if head["drift"] is None else f"{head['drift']:.3g}"
+    if drift != "–" and (most := f"{head['drift_at_most']:.3g}") != drift:
+        drift += f" (at most {most})"
     return (
         f"version {head['version'][:12]} of {head['published_at']}, {head['requests']} requests, {head['samples']} "
         f"samples, drift {drift}, predecessor {before}"

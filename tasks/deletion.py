@@ -127,8 +127,10 @@ def _confidence(
     limits = catalog().params().unlearning.confidence
     if trained is not None or version is None:
         return confidence(ledger, trained or {}, result.master or {}, result.positions, limits)
-    drift = (version.facts["confidence"] or {}).get("drift", 0.0)
-    return confidence(ledger, version.master(), result.master or {}, result.positions, limits, drift)
+    said = version.facts["confidence"] or {}
+    drift = said.get("drift", 0.0)
+    most = said.get("drift_at_most", drift)
+    return confidence(ledger, version.master(), result.master or {}, result.positions, limits, drift, most)
 
 
 def _groups(requests: Sequence[DeletionRequest], start: Subtraction, wanted: Origin) -> list[ForgetSet]:

@@ -85,6 +85,7 @@ def _head(head: Head | None) -> dict[str, Any] | None:
         "method": facts["method"],
         "weights": facts["published"],
         "drift": confidence.get("drift"),
+        "drift_at_most": confidence.get("drift_at_most", confidence.get("drift")),
         "verdict": confidence.get("verdict"),
         "run_id": head.run_id,
         "batch": head.batch,

@@ -32,9 +32,10 @@ Verdict = Literal["good", "needs_repair", "needs_retraining"]
 @dataclass(frozen=True)
 class Confidence:
     """predicted_kl: KL(retrained || unlearned) on samples that were not deleted, nats, mean per sample
-    drift:        ||theta' - theta_T|| / ||theta_T - theta_0||, all batches
+    drift:        ||theta' - theta_T|| / ||theta_T - theta_0||, all batches; an estimate once theta_T is withdrawn
     share:        of the training samples that are deleted by now
     verdict:      by the settings' limits;  reason: a sentence, empty when good
+    drift_at_most: what drift can't exceed: the sum of the batches' norms once theta_T is withdrawn, else drift itself
     """
 
     predicted_kl: float
@@ -42,6 +43,7 @@ class Confidence:
     share: float
     verdict: Verdict
     reason: str
+    drift_at_most: float = 0.0
 
 
 def confidence(
@@ -51,24 +53,30 @@ def confidence(
     deleted: Sequence[int],
     settings: ConfidenceSettings,
     moved: float = 0.0,
+    moved_at_most: float | None = None,
 ) -> Confidence | None:
     """Of the weights `master` after all deletions so far; None for a ledger without settled rows.
 
     trained: weights that training ended with;  deleted: positions of all samples that are deleted by now
     moved:   drift up to `trained`, where these are a later version's master weights because the trained ones are
              withdrawn: the norms are added as those of orthogonal changes, which is too little where they are alike
+             (docs/methods.md has measurements);  moved_at_most: its upper bound, `moved` if it isn't known
+
+    More can't be said: it would take the inner product with theta_HEAD - theta_T, which is the sum of the erased rows
+    and is withdrawn for that reason; a sketch of it would tell who was erased.
     """
     entry = next((ledger.manifest.entries[n] for n in (LEDGER, UNSETTLED) if n in ledger.manifest.entries), None)
     if entry is None:
         return None
     settling = entry.codec["settling"]
-    norm = math.hypot(moved * settling["path"], _distance(ledger, trained, master))
+    step, path = _distance(ledger, trained, master), settling["path"]
+    norm, most = math.hypot(moved * path, step), (moved if moved_at_most is None else moved_at_most) * path + step
     share, skew = len(set(deleted)) / max(1, len(ledger)), _skew(ledger, deleted)
     pilot = settling["whole" if classes_gone(ledger, deleted) else "few"]
     relative = norm / pilot["norm"] if pilot["norm"] else 0.0
     predicted = FACTOR * pilot["damage"] * relative**2 * (1.0 + SKEW * skew * (1.0 - skew))
-    drift = norm / settling["path"] if settling["path"] else 0.0
-    return Confidence(predicted, drift, share, *_judged(predicted, drift, settings))
+    drift, at_most = (norm / path, most / path) if path else (0.0, 0.0)
+    return Confidence(predicted, drift, share, *_judged(predicted, drift, settings), at_most)
 
 
 def _skew(ledger: SealedLedger, deleted: Sequence[int]) -> float:

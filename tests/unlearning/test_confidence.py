@@ -239,3 +239,26 @@ def test_much_of_one_class_is_predicted_to_be_worse_than_as_many_at_random(digit
     true = [measured(digits, forget) for forget in (at_random, of_one)]
     assert predicted[0] < predicted[1]
     assert true[0] < true[1], (predicted, true)
+
+
+def test_drift_after_the_trained_weights_are_withdrawn_is_an_estimate_with_a_true_bound(digits):
+    """Batches on from the version before, whose distance to the trained weights is known as a number alone."""
+    for parts in (np.array_split(few(120), 6), np.array_split(of_class(digits, 3)[:60], 6)):
+        before, master, estimate, most = (), digits.weights, 0.0, 0.0
+        for part in parts:
+            last = master
+            done = unlearn(
+                SETTLED, digits.ledger, digits.weights, part, before=before, master=None if not before else last
+            )
+            before, master = (*before, *part), done.master
+            found = confidence(digits.ledger, last, master, before, LIMITS, estimate, most)
+            exact = confidence(digits.ledger, digits.weights, master, before, LIMITS)
+            assert exact.drift == exact.drift_at_most
+            assert found.drift_at_most >= exact.drift * (1 - 1e-9)
+            assert 0.5 < found.drift / exact.drift < 1.5
+            estimate, most = found.drift, found.drift_at_most
+        assert found.drift < found.drift_at_most
+    unknown = confidence(digits.ledger, last, master, before, LIMITS, 0.5)
+    assert unknown.drift_at_most == pytest.approx(
+        0.5 + found.drift_at_most - most + length(digits, last, master) / settling(digits)["path"]
+    )
