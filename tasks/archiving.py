@@ -43,6 +43,8 @@ def archive_folder(number: int) -> Path:
 def _archived(batch: DeletionBatch, newest: Mapping[str, Any] | None) -> bool:
     """Write a batch's report unless it is there as it would be written."""
     kept = read_record(archive_folder(batch.number))
+    if kept and newest and _measured_on(newest) < _measured_on(kept):
+        newest = None  # evaluated again since its samples were erased: the kept figures can't be had any more
     if kept is None and newest is None:
         return False  # it was published without an evaluation
     if kept is not None and _settled(kept, batch) and newest is None:
@@ -53,6 +55,11 @@ def _archived(batch: DeletionBatch, newest: Mapping[str, Any] | None) -> bool:
         return False
     write_pages(archive_folder(batch.number), record)
     return True
+
+
+def _measured_on(record: Mapping[str, Any]) -> int:
+    """How many forgotten samples could be read."""
+    return int(record["metrics"]["samples"]["forget"])
 
 
 def _settled(kept: Mapping[str, Any], batch: DeletionBatch) -> bool:
@@ -99,4 +106,8 @@ def archived_report(number: int, suffix: str) -> bytes | None:
 def archived_verdict(number: int) -> dict[str, str] | None:
     """Level and sentence of a kept report, for lists; None where there is none."""
     found = archived_report(number, "json")
-    return json.loads(found)["verdict"] if found else None
+    try:
+        return {name: str(json.loads(found)["verdict"][name]) for name in ("level", "sentence")} if found else None
+    except (ValueError, KeyError, TypeError) as error:
+        path = archive_folder(number) / "report.json"
+        raise DamagedStore(f"{path} can't be read ({error}): restore it from a backup, or delete its folder") from error

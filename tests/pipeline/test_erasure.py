@@ -120,6 +120,25 @@ def test_a_batch_reaches_its_receipts(erasures: Erasures) -> None:
     assert verified["forgotten"] + verified["surviving"] == 80
 
 
+def test_each_batch_keeps_its_report_without_pictures_and_only_the_last_references_stay(erasures: Erasures) -> None:
+    project = erasures.project
+    *_, first, second = Batches(Journal(project.data / "journal")).history()
+    forgotten = []
+    for batch, receipts in ((first, {1, 2}), (second, {3})):
+        folder = project.data / "reports" / f"batch-{batch.number:06d}"
+        assert {path.name for path in folder.iterdir()} == {"report.html", "report.md", "report.json"}
+        record = json.loads((folder / "report.json").read_text())
+        facts = record["facts"]["batch"]
+        assert list(facts["states"]) == STATES
+        assert {one["receipt"] for one in facts["asked"]} == receipts
+        assert facts["erased"]["keys"] >= len(batch.request_ids) and facts["scan"]["hits"] == 0
+        assert "<image" not in (folder / "report.html").read_text(), "no picture of anybody"
+        forgotten.append(record["metrics"]["samples"]["forget"])
+    assert forgotten[0] > forgotten[1] == 1, "each is of its own time: who is erased can't be measured on any more"
+    assert "Measured on 1 of them" in (project.data / "reports/batch-000003/report.md").read_text()
+    assert len(list((project.data / "retrained").iterdir())) == 2, "the reference, and that of another seed"
+
+
 def test_nothing_of_the_erased_is_left(erasures: Erasures) -> None:
     kept = b"".join(path.read_bytes() for path in files(erasures.kept.data / "journal"))
     assert erasures.second.encode() in kept, "or nothing could be found"

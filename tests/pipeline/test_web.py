@@ -153,6 +153,10 @@ def test_the_form_gives_a_cookie_that_scripts_and_other_sites_cannot_use(guarded
 
 
 def test_damaged_data_is_said_and_no_file_is_shown(url: str, shown: Project) -> None:
+    [kept] = (shown.data / "reports").glob("*/report.json")
+    kept.write_text("{}")
+    code, _, body = ask(f"{url}/api/status")
+    assert code == 500 and "restore it from a backup, or delete its folder" in json.loads(body)["error"]
     (shown.data / "journal/deletions.sqlite").write_bytes(b"nonsense" * 1000)
     code, _, body = ask(f"{url}/api/status")
     assert code == 500 and "restore" in json.loads(body)["error"]
