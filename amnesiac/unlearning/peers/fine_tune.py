@@ -19,6 +19,6 @@ FINE_TUNE = Peer(
     "Warnecke et al., Machine unlearning of features and labels (arXiv 2108.11577); Golatkar et al. (arXiv 1911.04933)",
     ("retained data",),
     "learning rate, times that of training's last epoch",
-    (0.1, 0.3, 1.0, 3.0, 10.0),
+    (0.3, 0.6, 1.0, 1.7, 3.0),
     weights,
 )

@@ -21,6 +21,6 @@ GRADIENT_ASCENT = Peer(
     "Thudi et al., Unrolling SGD (arXiv 2109.13398); Graves et al., Amnesiac machine learning (arXiv 2010.10981)",
     ("forget data",),
     "learning rate, times that of training's last epoch",
-    (0.01, 0.03, 0.1, 0.3, 1.0),
+    (0.001, 0.01, 0.1, 0.3, 0.6),
     weights,
 )

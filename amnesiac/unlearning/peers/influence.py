@@ -47,6 +47,6 @@ INFLUENCE = Peer(
     "al. (arXiv 2308.03296)",
     ("forget data", "curvature"),
     "damping, times a layer's mean eigenvalue; smaller is stronger",
-    (0.1, 1.0, 10.0, 100.0, 1000.0),
+    (3.0, 10.0, 30.0, 100.0, 300.0),
     weights,
 )

@@ -26,6 +26,6 @@ L1_SPARSE = Peer(
     "Jia et al., Model sparsity can simplify machine unlearning (arXiv 2304.04934)",
     ("retained data",),
     "gamma, the penalty's weight when it begins",
-    (1e-6, 1e-5, 3e-5, 1e-4, 3e-4),
+    (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
     weights,
 )

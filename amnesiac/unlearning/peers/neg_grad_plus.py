@@ -28,6 +28,6 @@ NEG_GRAD_PLUS = Peer(
     "Kurmanji et al., Towards unbounded machine unlearning (arXiv 2302.09880)",
     ("forget data", "retained data"),
     "weight of the forget set's loss against the retained one",
-    (0.001, 0.003, 0.01, 0.03, 0.1),
+    (0.001, 0.003, 0.006, 0.01, 0.02),
     weights,
 )

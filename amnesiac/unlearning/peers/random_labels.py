@@ -41,6 +41,6 @@ RANDOM_LABELS = Peer(
     "Golatkar et al., Eternal sunshine of the spotless net (arXiv 1911.04933); Graves et al. (arXiv 2010.10981)",
     ("forget data", "retained data"),
     "learning rate, times that of training's last epoch",
-    (0.03, 0.1, 0.3, 1.0, 3.0),
+    (0.01, 0.1, 0.3, 1.0, 2.0),
     weights,
 )

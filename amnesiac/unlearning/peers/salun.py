@@ -48,6 +48,6 @@ SALUN = Peer(
     "Fan et al., SalUn (arXiv 2310.12508)",
     ("forget data", "retained data"),
     "learning rate, times that of training's last epoch",
-    (0.03, 0.1, 0.3, 1.0, 3.0),
+    (0.01, 0.1, 0.3, 1.0, 2.0),
     weights,
 )

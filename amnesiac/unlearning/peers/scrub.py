@@ -52,6 +52,6 @@ SCRUB = Peer(
     "Kurmanji et al., Towards unbounded machine unlearning (arXiv 2302.09880)",
     ("forget data", "retained data"),
     "learning rate, times that of training's last epoch",
-    (0.01, 0.03, 0.1, 0.3, 1.0),
+    (0.001, 0.003, 0.01, 0.03, 0.1),
     weights,
 )

@@ -33,6 +33,6 @@ SYNAPTIC_DAMPENING = Peer(
     "Foster et al., Fast machine unlearning through selective synaptic dampening (arXiv 2308.07707)",
     ("forget data", "importances"),
     "alpha: how many times more important; smaller is stronger",
-    (3.0, 10.0, 30.0, 100.0, 300.0),
+    (10.0, 20.0, 35.0, 60.0, 100.0),
     weights,
 )
