@@ -106,7 +106,7 @@ class CurvatureSettings(Settings):
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.125, description="of the training samples, a segment")
     smallest_sample: Annotated[int, Field(gt=0)] = Field(250, description="samples a segment, at least")
     largest_sample: Annotated[int, Field(gt=0)] = Field(1000, description="samples a segment, at most")
-    segments: Annotated[int, Field(gt=0)] = Field(10, description="at most; a segment is one epoch or several")
+    segments: Annotated[int, Field(gt=0)] = Field(6, description="at most; a segment is one epoch or several")
     largest_factor: Annotated[int, Field(gt=0)] = Field(2048, description="wider Kronecker factors are cut into blocks")
     clip_quantile: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.5, description="Adam's preconditioner is clipped at this quantile of each layer"

@@ -17,7 +17,7 @@ from amnesiac.training import RunSpec, retrain_without
 from amnesiac.unlearning import unlearn
 from amnesiac.unlearning.peers import PEERS, Peer
 from benchmarks.compare_cases import FOLDS, SHADOW_SEED, data_of, folds_of, key_of
-from benchmarks.compare_recording import Plain, factory_of, recorded, spec_of
+from benchmarks.compare_recording import Plain, factory_of, recorded, spec_of, train
 from benchmarks.forgetting_baselines import added, learning_rates, visits_sum
 from benchmarks.forgetting_cases import MISLABELLED, Config
 from benchmarks.forgetting_run import OTHER_SEED, SETTLED, Candidate, Trained, row, yardstick
@@ -96,9 +96,10 @@ def run_member(job: Member) -> list[Record]:
     swapped = job.forget.get(MISLABELLED, ())
     data = data_of(job.config, job.data_root, swapped)
     wanted = sorted({position for positions in job.forget.values() for position in positions})
+    plain = train(job.config, data, job.seed)
     with (
         tempfile.TemporaryDirectory(prefix="compare-") as folder,
-        recorded(job.config, data, job.seed, wanted, Path(folder)) as (plain, run),
+        recorded(job.config, data, job.seed, wanted, Path(folder)) as run,
     ):
         return [record for case in job.forget for record in case_records(job, case, plain, run)]
 

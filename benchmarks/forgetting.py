@@ -16,14 +16,16 @@ Rows:      one a case, config, seed and method: original, retrained, retrained_o
            plus that share of the forget set, true labels), bit_identical and drift (ten batches),
            amnesiac_bytes_per_sample (settled: what whole-batch updates would take).
 Targets:   issue 3's table, with the spread between two retrainings beside each figure.
-Hardware, versions, n: in the result's `environment`, measured where it ran.
+Hardware, versions, n: in the result's `environment`, measured where it ran; what the run itself cost in `cost`.
 """
 
 import json
 import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Sequence
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -33,13 +35,15 @@ from typing import Any
 from amnesiac.durable import write_json
 from amnesiac.errors import AmnesiacError, DamagedStore
 from amnesiac.ledger.manifest import library_versions
+from benchmarks.forgetting_calibration import agreement
 from benchmarks.forgetting_cases import PROFILES, Config, Job, Profile, choose, jobs_of
 from benchmarks.forgetting_run import Row, run_job
 from benchmarks.forgetting_targets import evaluate
 
 __all__ = ["PROFILES", "Config", "Job", "Options", "Profile", "benchmark", "run"]
 
-OnJob = Callable[[Job, int, int], None]
+Work = Callable[[Job], list[Row]]
+OnJob = Callable[[str, int, int], None]
 """Called with a finished job, how many are finished and how many there are."""
 
 
@@ -59,24 +63,33 @@ class Options:
 
 
 def benchmark(profile: Profile, options: Options, on_job: OnJob) -> dict[str, Any]:
-    """Run a profile; {"rows", "targets", "profile", "environment"} as JSON can hold it.
+    """Run a profile; {"rows", "targets", "profile", "environment", "cost"} as JSON can hold it.
 
     Raises InputError for a word of `only` that names nothing, and whatever a run raises.
     """
     configs = choose(profile.configs, options.only, options.seeds)
-    rows = run(jobs_of(configs, options.data_root), options, on_job)
-    facts = {"name": profile.name, "left_out": list(profile.left_out)}
-    return {"rows": rows, "targets": evaluate(rows), "profile": facts, "environment": environment(options)}
+    jobs, spent = jobs_of(configs, options.data_root), Meter()
+    known = sum(cached(options.cache, job) is not None for job in jobs)
+    rows = run(jobs, options, on_job)
+    facts, cost = {"name": profile.name, "left_out": list(profile.left_out)}, spent.facts(len(jobs) - known, known)
+    found = {"rows": rows, "targets": evaluate(rows), "profile": facts, "environment": environment(options)}
+    return found | {"cost": cost} | ({"calibration": agreement(rows)} if profile.name == "calibration" else {})
 
 
-def run(jobs: Sequence[Job], options: Options, on_job: OnJob) -> list[Row]:
-    """The rows of all jobs in their order; those that the cache has are not run again, the longest start first."""
-    found = {job.key: rows for job in jobs if (rows := cached(options.cache, job)) is not None}
+def run(jobs: Sequence[Job], options: Options, on_job: OnJob, work: Work = run_job, prefix: str = "") -> list[Row]:
+    """The rows of all jobs in their order; those that the cache has are not run again, the longest start first.
+
+    work: what a job does (a function that a module has);  prefix: of its files in the cache
+    """
+    found = {job.key: rows for job in jobs if (rows := cached(options.cache, job, prefix)) is not None}
     waiting = sorted((job for job in jobs if job.key not in found), key=lambda job: -job.cost)
     for k, job in enumerate(job for job in jobs if job.key in found):
-        on_job(job, k + 1, len(jobs))
+        on_job(job.label, k + 1, len(jobs))
     try:
-        _run_in_pool(waiting, options, found, lambda job: on_job(job, len(found), len(jobs)))
+        for job, rows in _run_in_pool(waiting, options.workers, work):
+            found[job.key] = rows
+            keep(options.cache, job, rows, prefix)
+            on_job(job.label, len(found), len(jobs))
     except BrokenProcessPool as error:
         raise AmnesiacError(
             f"a process of the benchmark was killed ({error}), most likely for want of memory: run it with "
@@ -85,27 +98,47 @@ def run(jobs: Sequence[Job], options: Options, on_job: OnJob) -> list[Row]:
     return [row for job in jobs for row in found[job.key]]
 
 
-def _run_in_pool(
-    jobs: Sequence[Job], options: Options, found: dict[str, list[Row]], on_job: Callable[[Job], None]
-) -> None:
-    pool = ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
+def _run_in_pool(jobs: Sequence[Job], workers: int, work: Work) -> Iterator[tuple[Job, list[Row]]]:
+    """Jobs and their rows as they finish."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        futures = {pool.submit(run_job, job): job for job in jobs}
+        futures = {pool.submit(work, job): job for job in jobs}
         for future in as_completed(futures):
-            job = futures[future]
-            found[job.key] = future.result()
-            keep(options.cache, job, found[job.key])
-            on_job(job)
+            yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # after an error too: nothing that waits is begun
 
 
-def cached(folder: Path | None, job: Job) -> list[Row] | None:
+class Meter:
+    """What a benchmark costs from now on: wall time, and the processor's time in all its processes.
+
+    On a machine that is shared wall time says little; CPU seconds over the number of workers is about what it takes on
+    free cores (somewhat more than that: who shares a core also shares its caches).
+    """
+
+    def __init__(self) -> None:
+        """Start now."""
+        self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
+
+    def facts(self, runs: int, cached_runs: int) -> dict[str, Any]:
+        """As JSON: `runs` were carried out, `cached_runs` were read and cost nothing this time."""
+        wall, cpu = time.perf_counter() - self._wall, _cpu_seconds() - self._cpu
+        facts = {"wall_seconds": wall, "cpu_seconds": cpu, "seconds_on_two_free_cores": cpu / 2}
+        return facts | {"cores": os.cpu_count(), "runs": runs, "cached_runs": cached_runs}
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process and of all that it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def cached(folder: Path | None, job: Job, prefix: str = "") -> list[Row] | None:
     """A job's rows from the cache, None where it has none; raises DamagedStore for a file that can't be read.
 
     The key knows settings and library versions, not this project's code: after a change there take another folder.
     """
-    path = folder / f"{job.key}.json" if folder else None
+    path = folder / f"{prefix}{job.key}.json" if folder else None
     if path is None or not path.exists():
         return None
     try:
@@ -115,10 +148,10 @@ def cached(folder: Path | None, job: Job) -> list[Row] | None:
     return rows
 
 
-def keep(folder: Path | None, job: Job, rows: list[Row]) -> None:
+def keep(folder: Path | None, job: Job, rows: list[Row], prefix: str = "") -> None:
     """Write a job's rows into the cache, whole or not at all."""
     if folder:
-        write_json(folder / f"{job.key}.json", {"job": job.label, "settings": job.config.facts(), "rows": rows})
+        write_json(folder / f"{prefix}{job.key}.json", {"job": job.label, "settings": job.config.facts(), "rows": rows})
 
 
 def environment(options: Options) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from amnesiac.capture.spool import SpoolReader, read_spool
-from amnesiac.data import PreparedDataset, Samples, Split, load_samples, open_dataset, prepare_dataset
+from amnesiac.data import Split
 from amnesiac.evaluation import (
     accuracy,
     confusion,
@@ -26,9 +25,9 @@ from amnesiac.evaluation import (
 from amnesiac.ledger import SealedLedger, open_ledger
 from amnesiac.ledger.visits import StepWeights, optimizer_weights
 from amnesiac.models import build_model
-from amnesiac.settings import ConfidenceSettings, DataSettings, ModelSettings, RepairSettings, UnlearningSettings
-from amnesiac.training import CapturePlan, RunSpec, TrainingResult, repair, retrain_without, train_with_capture
-from amnesiac.unlearning import Unlearned, confidence, ledgers_for, unlearn
+from amnesiac.settings import ConfidenceSettings, RepairSettings, UnlearningSettings
+from amnesiac.training import RunSpec, TrainingResult, repair, retrain_without, train_with_capture
+from amnesiac.unlearning import Unlearned, confidence, unlearn
 from benchmarks.forgetting_baselines import (
     added,
     bytes_per_sample,
@@ -37,11 +36,11 @@ from benchmarks.forgetting_baselines import (
     published_ledgers,
     visits_sum,
 )
-from benchmarks.forgetting_cases import BATCHES, CONFUSED, MISLABELLED, TEN, Job, draw, mislabel, parts_of
+from benchmarks.forgetting_cases import BATCHES, CONFUSED, MISLABELLED, TEN, Job, draw, parts_of
+from benchmarks.forgetting_start import begin
 
 OTHER_SEED = 1000
 """Added to a job's seed for the second retraining, whose distance from the first is the spread."""
-DATA_SEED = 0
 SETTLED = UnlearningSettings(method="settled")
 REPAIR = RepairSettings(epochs=0.25)
 
@@ -111,37 +110,14 @@ def run_job(job: Job) -> list[Row]:
 @contextmanager
 def trained(job: Job, folder: Path) -> Iterator[Trained]:
     """Prepare the data, train with capture and seal; spool and ledger are in `folder`."""
-    dataset = _dataset(job, folder / "data")
-    true, test, classes = dataset.split("train"), dataset.split("test"), len(dataset.class_names)
-    swapped = job.cases == (MISLABELLED,)
-    train = mislabel(true, draw(MISLABELLED, true.labels, job.seed)) if swapped else true
-    data_hash = f"{dataset.content_hash}{'-mislabelled' if swapped else ''}"
-    spec = RunSpec(job.seed, ModelSettings(factory=job.config.model), job.config.training, data_hash)
-    plan = _plan(job, train, folder)
-    factory = partial(build_model, spec.model, dataset.image_shape, classes, job.seed)
-    original, manifest = train_with_capture(spec, factory, train, plan)
+    start = begin(job, folder)
+    original, manifest = train_with_capture(start.spec, start.factory, start.train, start.plan)
     ledger = open_ledger(folder / "ledger", run_id=manifest.run_id)
-    with read_spool(plan.scratch / "spool") as spool:
-        yield Trained(job, spec, train, test, true.labels, classes, original, ledger, spool, optimizer_weights(spool))
-
-
-def _dataset(job: Job, folder: Path) -> PreparedDataset:
-    """The data, split in the same way for every seed."""
-    data = job.config.data
-    prepare_dataset(_samples(data, job.data_root), data, DATA_SEED, folder)
-    return open_dataset(folder)
-
-
-@lru_cache(maxsize=1)
-def _samples(data: DataSettings, data_root: Path | None) -> Samples:
-    """Read once a process: the embedded digits are a text file that takes seconds."""
-    return load_samples(data, data_root, DATA_SEED)
-
-
-def _plan(job: Job, train: Split, folder: Path) -> CapturePlan:
-    capture, published = job.config.capture, tuple(published_ledgers().values()) if job.config.published else ()
-    ledgers, scratch = ledgers_for(capture) + published, folder / "scratch"
-    return CapturePlan(capture, ledgers, train.sample_ids, train.subject_ids, folder / "ledger", scratch)
+    with read_spool(start.plan.scratch / "spool") as spool:
+        yield Trained(
+            job, start.spec, start.train, start.test, start.truth, start.classes, original, ledger, spool,
+            optimizer_weights(spool),
+        )  # fmt: skip
 
 
 def case_rows(run: Trained, case: str) -> list[Row]:

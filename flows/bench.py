@@ -55,7 +55,7 @@ def forgetting(
     if more_seeds and not seeds:
         raise typer.BadParameter(f"unexpected {' '.join(map(str, more_seeds))}: seeds follow --seeds")
     chosen = tuple(seeds or ()) + tuple(more_seeds or ())
-    result = _measured(profile, tuple(only or ()), chosen, cache, workers, data_root or _shared_data(), plot)
+    result = _measured(profile, tuple(only or ()), chosen, cache, workers, data_root or shared_data(), plot)
     if as_json:
         print(json.dumps(result, indent=2, allow_nan=False))
     else:
@@ -75,7 +75,7 @@ def store(
     """Compare encrypted rows with checksums and a plain file. Example: [bold]amnesiac bench store --json[/]"""
     from benchmarks.store import benchmark
 
-    with _core_errors(), _progress("store") as on_round:
+    with core_errors(), progress_of("store") as on_round:
         result = benchmark(megabytes, rounds, folder, on_round)
     if as_json:
         print(json.dumps(result, indent=2, allow_nan=False))
@@ -93,21 +93,18 @@ def _measured(
     from benchmarks.forgetting import PROFILES, Options, benchmark
     from benchmarks.forgetting_plot import check_suffix, write_plot
 
-    with _core_errors():
+    with core_errors():
         if plot:
             check_suffix(plot)
-        with _progress("forgetting") as on_job:
-            result = benchmark(
-                PROFILES[profile], Options(only, seeds, data_root, cache, workers),
-                lambda job, done, total: on_job(job.label, done, total),
-            )  # fmt: skip
+        with progress_of("forgetting") as on_job:
+            result = benchmark(PROFILES[profile], Options(only, seeds, data_root, cache, workers), on_job)
         if plot:
             write_plot(plot, result["rows"])
     return result
 
 
 @contextmanager
-def _core_errors() -> Iterator[None]:
+def core_errors() -> Iterator[None]:
     """An error of the core as one line and exit code 1 or 2."""
     from amnesiac.errors import AmnesiacError, InputError
 
@@ -119,7 +116,7 @@ def _core_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def progress_of(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """Runs as they finish, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -137,13 +134,22 @@ def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def _print_tables(result: Mapping[str, Any]) -> None:
     """Means over seeds by case, config and method; then the targets."""
-    console = _console()
+    console = wide_console()
     console.print(_figures_table(result["rows"]), _targets_table(result["targets"]))
     met = sum(target["met"] for target in result["targets"])
     console.print(f"{met} of {len(result['targets'])} targets met", highlight=False)
+    if "calibration" in result:
+        console.print(_calibration_table(result["calibration"]))
+    cost = result["cost"]
+    console.print(
+        f"{cost['wall_seconds']:.0f} s on {cost['cores']} cores, {cost['cpu_seconds']:.0f} s of CPU time "
+        f"({cost['seconds_on_two_free_cores'] / 60:.1f} minutes on two free cores); {cost['runs']} runs, "
+        f"{cost['cached_runs']} from the cache",
+        highlight=False,
+    )
 
 
-def _console() -> Any:
+def wide_console() -> Any:
     """Stdout, wide enough for the tables where it isn't a terminal."""
     from rich.console import Console
 
@@ -155,7 +161,7 @@ def _print_store(result: Mapping[str, Any]) -> None:
     """A line a measurement, then how many targets are met."""
     from rich.table import Table
 
-    console = _console()
+    console = wide_console()
     table = Table("what", "rows", "variant", "n", "seconds", "CPU seconds", "/ plain", "CPU / checksum", box=None)
     for row in result["rows"]:
         numbers = (row[name] for name in ("n", "seconds", "cpu_seconds", "ratio", "over_checksum"))
@@ -193,6 +199,20 @@ def _targets_table(targets: Sequence[Mapping[str, Any]]) -> Any:
     return table
 
 
+def _calibration_table(found: Mapping[str, Any]) -> Any:
+    """Predicted against measured divergence."""
+    from rich.table import Table
+
+    seen = "" if found["out_of_sample"] else ", some of which its constants were chosen on"
+    table = Table("forget sets", "n", "correlation of logs", "median ratio", "within a factor of 3", box=None)
+    table.title = f"Predicted / measured KL on retained samples, seeds {found['seeds']}{seen}"
+    for name, one in found.items():
+        if isinstance(one, Mapping):
+            numbers = (one["log_correlation"], one["median_ratio"], one["within_3"])
+            table.add_row(name, str(one["n"]), *map(_short, numbers))
+    return table
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return mean(known) if len(known) == len(values) else None
@@ -203,7 +223,7 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _shared_data() -> Path | None:
+def shared_data() -> Path | None:
     """Where this project's published data lie, if they are there."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "datasets"
     return folder if folder.is_dir() else None

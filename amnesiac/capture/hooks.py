@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from amnesiac.capture.blocks import only_trainable, trainable
@@ -25,6 +26,7 @@ class GradientTap:
         """
         self.layers = tapped_layers(model)
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._edges: list[GradientEdge] = []
         self._active = False
         self._handles: list[RemovableHandle] = [
             layer.register_forward_hook(self._forward_hook(name)) for name, layer in self.layers.items()
@@ -32,8 +34,15 @@ class GradientTap:
 
     def start(self) -> None:
         """Begin to listen, forgetting what was seen before."""
-        self._seen = {name: [] for name in self.layers}
+        self._seen, self._edges = {name: [] for name in self.layers}, []
         self._active = True
+
+    def backward(self, loss: Tensor) -> None:
+        """A backward pass that goes no further than the layers' outputs: parameters' own gradients, which nobody wants
+        where only the samples' are wanted, are neither computed nor stored.
+        """
+        edges, self._edges = self._edges, []
+        torch.autograd.grad(loss, edges, allow_unused=True)
 
     def take(self) -> dict[str, LayerGradient]:
         """Stop listening; per-sample gradients by layer. Raises UnsupportedModel naming a layer that was not seen."""
@@ -56,7 +65,10 @@ class GradientTap:
                     f"layer {name!r} ({type(layer).__name__}) takes or returns something else than one tensor: "
                     "its per-sample gradients can't be captured. Freeze it (requires_grad_(False)) or replace it"
                 )
+            if not output.requires_grad:
+                return
             x, calls = inputs[0].detach(), self._seen[name]
+            self._edges.append(get_gradient_edge(output))  # of the tensor as it is now: the next layer may change it
             listen: Callable[[Tensor], None] = lambda b: calls.append((x, b.detach()))  # noqa: E731
             output.register_hook(listen)  # type: ignore[no-untyped-call]
 

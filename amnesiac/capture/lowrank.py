@@ -18,7 +18,7 @@ def compress(factors: Factors, rank: int, iterations: int = 2) -> Factors:
     rows = start.to(right).T.expand(len(right), -1, -1)
     for _ in range(iterations):  # rows times matrices: three times as fast as matrices times a few columns
         turned = ((rows @ right.transpose(1, 2)) @ left) @ left.transpose(1, 2)
-        rows = _orthonormal((turned @ right).transpose(1, 2)).transpose(1, 2)
+        rows = orthonormal((turned @ right).transpose(1, 2)).transpose(1, 2)
     return Factors((rows @ right.transpose(1, 2)) @ left, rows)
 
 
@@ -27,11 +27,13 @@ def truncate(matrices: Tensor, rank: int, iterations: int = 2) -> Factors:
     start = torch.randn(matrices.shape[2], rank, generator=torch.Generator().manual_seed(0))
     right = start.to(matrices).T.expand(len(matrices), -1, -1)
     for _ in range(iterations):  # rows times matrices: five times as fast as matrices times a few columns
-        right = _orthonormal(((right @ matrices.transpose(1, 2)) @ matrices).transpose(1, 2)).transpose(1, 2)
+        right = (
+            orthonormal(((right @ matrices.transpose(1, 2)) @ matrices).transpose(1, 2)).transpose(1, 2).contiguous()
+        )
     return Factors(right @ matrices.transpose(1, 2), right)
 
 
-def _orthonormal(columns: Tensor) -> Tensor:
+def orthonormal(columns: Tensor) -> Tensor:
     """Gram-Schmidt, twice, on a batch of tall matrices `[n, d, rank]`; columns without any content become zero.
 
     Scaled first: gradients are so small that their squares underflow.

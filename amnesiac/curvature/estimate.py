@@ -6,7 +6,7 @@ lambda = E[(Q_out^T G Q_in)^2] over per-sample gradients G whose labels are draw
 Fisher). Layers without a matrix form keep their diagonal.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,10 @@ from amnesiac.curvature.whitening import Whitening
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import numpy_generator, torch_generator
 
+Gradients = tuple[dict[str, LayerGradient], Tensor]
 _BATCH = 128
-_BASIS_SNAPSHOTS = 4
+_BASIS_SNAPSHOTS = 3
+_POSITIONS = 64
 _LARGEST_BATCH = 1 << 24  # numbers of whole gradients of a mini-batch; where there are more,
 _PART = 1 << 21  # so many at a time, that they stay in the processor's cache
 _LARGEST_TABLE = 1 << 26  # numbers of a layer's eigenvalues by class, all segments: 256 MiB
@@ -83,13 +85,13 @@ class Probe:
 def estimate(
     probe: Probe, blocks: Sequence[Block], whitenings: Sequence[Whitening], progress: Progress = silent
 ) -> list[LayerCurvature]:
-    """Curvature of each block. Bases from up to four snapshots, eigenvalues from all: one pass over the drawn samples
+    """Curvature of each block. Bases from up to three snapshots, eigenvalues from all: one pass over the drawn samples
     of each.
     """
-    bases = _bases(probe, blocks, whitenings, progress)
+    bases, kept = _bases(probe, blocks, whitenings, progress)
     tables = []
     for segment in range(len(probe.snapshots)):
-        tables.append(_eigenvalues(probe, blocks, bases, segment))
+        tables.append(_eigenvalues(probe, blocks, bases, segment, kept.pop(segment, None)))
         progress("curvature", segment + 1, len(probe.snapshots))
     return [
         LayerCurvature(basis, torch.stack([t[k][0] for t in tables]), _stacked([t[k][1] for t in tables]), own.pace)
@@ -102,42 +104,87 @@ def _stacked(tables: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack(present) if present else None
 
 
-def _bases(probe: Probe, blocks: Sequence[Block], whitenings: Sequence[Whitening], progress: Progress) -> list[Basis]:
-    """Eigenvectors of the layers' two factors, pooled over snapshots spread over the run."""
+def _bases(
+    probe: Probe, blocks: Sequence[Block], whitenings: Sequence[Whitening], progress: Progress
+) -> tuple[list[Basis], dict[int, list[Gradients]]]:
+    """Eigenvectors of the layers' two factors, pooled over snapshots spread over the run; and the gradients that they
+    are from, by snapshot, where these are small enough to be kept for the eigenvalues.
+    """
     count = len(probe.snapshots)
     chosen = sorted({round(float(s)) for s in np.linspace(0, count - 1, min(count, _BASIS_SNAPSHOTS))})
-    sums: list[list[Tensor | float]] = [[0.0, 0.0] for _ in blocks]
+    sums = [[torch.zeros(side, side) for side in block.matrix or ()] for block in blocks]
+    kept: dict[int, list[Gradients]] = {}
     for done, segment in enumerate(chosen):
-        for gradients, _ in _gradients(probe, segment):
+        for gradients, touched in _gradients(probe, segment):
             for k, block in enumerate(blocks):
                 factors = gradients[block.layer]
                 if isinstance(factors, Factors):
-                    left, right = factors.left.flatten(0, 1), factors.right.flatten(0, 1)
-                    sums[k] = [sums[k][0] + left.T @ left, sums[k][1] + right.T @ right]
+                    for total, side in zip(sums[k], (factors.left, factors.right), strict=True):
+                        vectors = _some(side)
+                        total.addmm_(vectors.T, vectors)
+            small = {name: _compact(gradient) for name, gradient in gradients.items()}
+            if _numbers(small) / len(touched) * len(probe.rows(segment)) * len(chosen) <= _LARGEST_TABLE:
+                kept.setdefault(segment, []).append((small, touched))
         progress("eigenbases", done + 1, len(chosen))
-    return [_basis(left, right, own, probe) for (left, right), own in zip(sums, whitenings, strict=True)]
+    return [_basis(own, whitening, probe) for own, whitening in zip(sums, whitenings, strict=True)], kept
 
 
-def _basis(left: Tensor | float, right: Tensor | float, whitening: Whitening, probe: Probe) -> Basis:
-    if not isinstance(left, Tensor) or not isinstance(right, Tensor):
+def _compact(gradient: LayerGradient) -> LayerGradient:
+    """The same gradient with no more outer products than it has rows."""
+    if not isinstance(gradient, Factors) or gradient.left.shape[1] <= gradient.left.shape[2]:
+        return gradient
+    n, _, d_out = gradient.left.shape
+    return Factors(torch.eye(d_out).expand(n, -1, -1), gradient.dense())
+
+
+def _numbers(gradients: Mapping[str, LayerGradient]) -> int:
+    sides = [(g.left, g.right) if isinstance(g, Factors) else tuple(g.values()) for g in gradients.values()]
+    return sum(side.numel() for own in sides for side in own)
+
+
+def _some(side: Tensor) -> Tensor:
+    """A factor's vectors `[n * positions, d]`, of evenly spread positions where there are many: a convolution has
+    hundreds of like vectors a sample, and their second moments cost as much as the gradients.
+    """
+    return side[:, :: max(1, side.shape[1] // _POSITIONS)].flatten(0, 1)
+
+
+def _basis(sums: Sequence[Tensor], whitening: Whitening, probe: Probe) -> Basis:
+    if not sums:
         return Basis(None, None, whitening.root)
     assert whitening.left is not None and whitening.right is not None
-    parts = [blocks_of(matrix, probe.largest_factor) for matrix in (left, right)]
-    sides = zip((left, right), (whitening.left, whitening.right), parts, strict=True)
+    parts = [blocks_of(matrix, probe.largest_factor) for matrix in sums]
+    sides = zip(sums, (whitening.left, whitening.right), parts, strict=True)
     found = [scale[:, None] * eigenvectors(scale[:, None] * m * scale[None, :], own) for m, scale, own in sides]
     return Basis(found[0], found[1], None, *parts)
 
 
 def _eigenvalues(
-    probe: Probe, blocks: Sequence[Block], bases: Sequence[Basis], segment: int
+    probe: Probe, blocks: Sequence[Block], bases: Sequence[Basis], segment: int, kept: Iterable[Gradients] | None = None
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """Mean squares in the eigenbasis, of all samples and by class."""
+    """Mean squares in the eigenbasis, of all samples and by class; of the gradients `kept`, if they are all there."""
     tables = [_empty_table(block, probe) for block in blocks]
-    for gradients, touched in _gradients(probe, segment):
+    waiting: list[list[tuple[Factors, Tensor]]] = [[] for _ in blocks]
+    for gradients, touched in _gradients(probe, segment) if kept is None else kept:
         for k, block in enumerate(blocks):
-            add_squares(tables[k], gradients[block.layer], block, bases[k], touched)
+            own = gradients[block.layer]
+            if isinstance(own, Factors) and own.left.shape[1] == 1:
+                waiting[k].append((own, touched))  # small, and added up quickest together
+            else:
+                add_squares(tables[k], own, block, bases[k], touched)
+    for k, block in enumerate(blocks):
+        for own, touched in _joined(waiting[k]):
+            add_squares(tables[k], own, block, bases[k], touched)
     n = len(probe.rows(segment))
     return [(table[0] / n, table[1:].div(n).bfloat16() if len(table) > 1 else None) for table in tables]
+
+
+def _joined(parts: Sequence[tuple[Factors, Tensor]]) -> list[tuple[Factors, Tensor]]:
+    """One part of all samples, or none."""
+    if not parts:
+        return []
+    left, right = torch.cat([own.left for own, _ in parts]), torch.cat([own.right for own, _ in parts])
+    return [(Factors(left, right), torch.cat([touched for _, touched in parts]))]
 
 
 def _empty_table(block: Block, probe: Probe) -> Tensor:
@@ -155,7 +202,7 @@ def add_squares(table: Tensor, gradient: LayerGradient, block: Block, basis: Bas
         left, right = inside.left.square(), inside.right.square()
         for column in range(len(table)):  # one outer product a sample: its square is the squares' outer product
             own = marks[:, column].bool()
-            table[column] += left[own].T @ right[own]
+            table[column].addmm_(left[own].T, right[own])
         return
     size = len(marks) if len(marks) * block.numel <= _LARGEST_BATCH else max(1, _PART // block.numel)
     for rows in torch.split(torch.arange(len(marks)), size):
@@ -181,7 +228,7 @@ def _dense(gradient: LayerGradient, block: Block, basis: Basis) -> Tensor:
     return basis.factors_into(gradient).dense()
 
 
-def _gradients(probe: Probe, segment: int) -> Iterator[tuple[dict[str, LayerGradient], Tensor]]:
+def _gradients(probe: Probe, segment: int) -> Iterator[Gradients]:
     """Per-sample gradients at a snapshot, labels drawn from the prediction, and which classes they have to do with:
     `[n, 1 + classes]`, the first column 1.
     """
@@ -192,7 +239,7 @@ def _gradients(probe: Probe, segment: int) -> Iterator[tuple[dict[str, LayerGrad
         tap.start()
         logits = model(probe.inputs[rows])
         drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator).squeeze(1)
-        F.cross_entropy(logits, drawn, reduction="sum").backward()  # type: ignore[no-untyped-call]
+        tap.backward(F.cross_entropy(logits, drawn, reduction="sum"))
         touched = F.one_hot(probe.labels[rows], probe.classes) | F.one_hot(drawn, logits.shape[1])[:, : probe.classes]
         yield tap.take(), torch.cat([torch.ones(len(rows), 1), touched.float()], 1)
     tap.remove()

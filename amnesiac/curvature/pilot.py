@@ -104,6 +104,18 @@ class Pilot:
         damage, norm = np.mean([pilot(best)[2:] for pilot in pilots], 0).tolist()
         return Choice(best, damage, norm)
 
+    def deletions(self, samples: npt.NDArray[np.int64]) -> Callable[[Kappa], dict[str, Tensor]]:
+        """The weights without some samples (ascending), a small part of each class, as a function of kappa; not rounded
+        to any row format.
+        """
+        inside, output = self._inside(samples), self.curvature.output_layer
+
+        def deleted(kappa: Kappa) -> dict[str, Tensor]:
+            values = (kappa.output if k == output else kappa.hidden for k in self._layers)
+            return self._deleted([self._layers_of(k, [inside[k]], v, [None])[0] for k, v in enumerate(values)])
+
+        return deleted
+
     def _few_score(self, drawn: Sequence[Rows], others: Sequence[Rows]) -> Callable[[float], npt.NDArray[np.float64]]:
         """J, damage and norm of a kappa, `[3]`, means over pilots that delete `drawn`."""
         sums, shown = [self._inside(own) for own in drawn], [own[:_SHOWN] for own in drawn]

@@ -37,7 +37,7 @@ class Run:
     """What the caller knows of the run that is being sealed.
 
     expected_visits: of each sample (epochs); None for a loop of the user's own, where any number is right
-    captured:        which samples must have rows, all if None; others get none, also where the spool has their visits
+    captured:        which samples must have rows, all if None
     labels:          class of each sample, where classes are known
     attachments:     further files of the ledger, by name (the curvature)
     keys:            makes a key for each sample, and for each step whose whole update is kept, and encrypts rows and
@@ -67,7 +67,7 @@ def seal(
     spool is left for the caller to remove once the ledger stands.
     """
     with read_spool(spool_folder) as spool, whole_folder(destination) as folder:
-        table = _captured(visit_table(spool.index), run)
+        table = _with_rows(visit_table(spool.index), run)
         counts = _check_complete(spool.index, table, run)
         keys = _owners(run, ledgers, len(spool.steps))
         _write_samples(folder, run, counts, table, keys)
@@ -91,11 +91,12 @@ def seal(
     return manifest
 
 
-def _captured(table: VisitTable, run: Run) -> VisitTable:
+def _with_rows(table: VisitTable, run: Run) -> VisitTable:
+    """The visits of the samples that are to have rows."""
     if run.captured is None:
         return table
-    wanted = run.captured[table.samples]
-    return VisitTable(table.samples[wanted], table.slots[wanted], table.steps[wanted])
+    own = run.captured[table.samples]
+    return VisitTable(table.samples[own], table.slots[own], table.steps[own])
 
 
 def _owners(run: Run, ledgers: Sequence[LedgerSpec], steps: int) -> Owners | None:

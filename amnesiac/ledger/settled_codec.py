@@ -39,11 +39,6 @@ class QuantisedRows:
         """Bytes of a row: exponents (one byte a vector), then the numbers."""
         return self._exponents + sum(self._widths) * self.bits // 8
 
-    @property
-    def low_rank(self) -> bool:
-        """Whether outer products are kept of any layer."""
-        return any(block.rank is not None for block in self.blocks)
-
     def encode(self, parts: Sequence[Part]) -> Bytes2D:
         """Factors `[n, rank, d]` or numbers `[n, numel]` of each block, in the layer's own coordinates, to bytes."""
         vectors = [q for block, part in zip(self.blocks, parts, strict=True) for q in self._quantise(block, part)]

@@ -23,7 +23,7 @@ from amnesiac.ledger.protection import RowPlace
 from amnesiac.ledger.settled_codec import MaskedRows, QuantisedRows
 from amnesiac.ledger.settling import Finish, Part, Settling, Weights, settled_rows, to_weights
 from amnesiac.ledger.spec import LedgerSpec
-from amnesiac.ledger.visits import WIDE, StepWeights, VisitTable, chunks, fitting
+from amnesiac.ledger.visits import WIDE, StepWeights, VisitTable, chunks
 from amnesiac.progress import Progress
 from amnesiac.rowstore import RowWriter
 from amnesiac.seeding import numpy_generator
@@ -78,7 +78,7 @@ def write_settled(
     sized = zip(specs, codecs, strict=True)
     writers = [RowWriter(place.array(spec), n, codec.row_bytes) for spec, codec in sized]
     totals, bounds = [np.zeros(writing.spool.layout.numel) for _ in specs], np.zeros(len(specs))
-    for part in chunks(writing.table, writing.spool.layout.numel, _at_once(writing, codecs)):
+    for part in chunks(writing.table, _width(writing, finish)):
         chosen = np.arange(n)[part]
         for k, parts in enumerate(writing.rows(specs, chosen, finish)):
             encoded = _encode(codecs[k], parts, bases)
@@ -91,10 +91,11 @@ def write_settled(
     return {spec.name: (_entry(writer, codec, writing.settling), total) for spec, writer, codec, total in named}
 
 
-def _at_once(writing: SettledWriting, codecs: Sequence[Codec]) -> int:
-    """Samples whose visits fit in memory, where their settled deltas needn't fit too; else one."""
-    layout, thin = writing.spool.layout, all(isinstance(c, QuantisedRows) and c.low_rank for c in codecs)
-    return fitting(layout.size * writing.table.visits, 64) if thin and layout.numel > writing.wide else 1
+def _width(writing: SettledWriting, finish: Sequence[Finish]) -> int:
+    """Numbers that settling holds for each sample: all its visits, or the layers that some row keeps whole."""
+    layout = writing.spool.layout
+    whole = [block.numel for k, block in enumerate(layout.blocks) if any(own.rank(k) is None for own in finish)]
+    return max(writing.table.visits * layout.size, sum(whole))
 
 
 def _bound(codec: Codec, encoded: Bytes2D, parts: Sequence[Part]) -> float:

@@ -1,14 +1,14 @@
 """From a spool's visits to settled rows: each visit's share in the eigenbasis, weighed by what came after (eq. 2 and 3
 of method.md), summed over visits, recompressed.
 
-In small models a sample's settled delta of a layer is formed whole. In wide ones it stays a sum of outer products
-(their weights too are a few: curvature/thin.py) until it has the few that its row keeps.
+In small models a sample's settled delta of a small layer is formed whole, that of a larger one is truncated by what it
+does to vectors (implicit.py). In wide models it stays a sum of outer products until it has the few that its row keeps
+(thinly.py).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache, partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,15 @@ from amnesiac.capture.lowrank import compress, truncate
 from amnesiac.capture.spool import SpoolReader
 from amnesiac.curvature import Choice, RunCurvature, damping
 from amnesiac.curvature.basis import Basis
-from amnesiac.curvature.matrices import to_matrix
+from amnesiac.curvature.matrices import to_matrices
 from amnesiac.curvature.thin import ThinWeights, thin
+from amnesiac.ledger.implicit import SettledSums, pays, runs
+from amnesiac.ledger.thinly import CACHE, settle_thinly
 from amnesiac.ledger.visits import WIDE, StepWeights, VisitTable, segment_of, weighted_visit
 
 Part = Factors | Tensor
 _WEIGHTS_KEPT = 1 << 30
 _SMALL = 1 << 16  # bytes of a layer's weights that are kept for every class (of norms, beside a wide model's matrices)
-_CACHE = 6 << 20
 _UNKNOWN = -1  # a layer too wide for eigenvalues by class: the same weights for all classes
 
 
@@ -106,9 +107,9 @@ class Finish:
             return rows.dense() if isinstance(rows, Factors) else rows
         return finished(self.blocks[layer], rows, self.bases[layer])
 
-    def ranked(self, layer: int) -> bool:
-        """Whether outer products are kept of a layer."""
-        return self.blocks is not None and self.blocks[layer].rank is not None
+    def rank(self, layer: int) -> int | None:
+        """The number of outer products that are kept of a layer; None: it is kept whole."""
+        return None if self.blocks is None else self.blocks[layer].rank
 
 
 def settled_rows(
@@ -129,9 +130,11 @@ def settled_rows(
         shares = _into_basis(block, torch.stack([visit[k] for visit in visits], 1), curvature.layers[k].basis)
         for form, classes, kept in zip(forms, left_out, finish, strict=True):
             keys = segments if classes is None else np.concatenate([segments, classes[:, None]], 1)
-            layer = _Layer(block, partial(weights.of, k), partial(kept, k), classes is not None)
-            few = partial(weights.thin, k) if thinly and kept.ranked(k) else None
-            found = _settle_thinly(layer, few, shares, keys) if few and isinstance(shares, Factors) else None
+            layer = _Layer(block, partial(weights.of, k), partial(kept, k), classes is not None, kept.rank(k))
+            few = partial(weights.thin, k) if thinly and layer.rank is not None else None
+            found = None
+            if few and isinstance(shares, Factors):
+                found = settle_thinly(few, layer.finish, layer.by_class, shares, keys)
             form.append(_settle(layer, shares, keys) if found is None else found)
     return forms
 
@@ -144,6 +147,7 @@ class _Layer:
     weights: Callable[[int | None], Tensor]
     finish: Callable[[Part], Part]
     by_class: bool
+    rank: int | None
 
 
 def _into_basis(block: Block, visits: Tensor, basis: Basis) -> Factors | Tensor:
@@ -151,15 +155,21 @@ def _into_basis(block: Block, visits: Tensor, basis: Basis) -> Factors | Tensor:
     n, count = visits.shape[:2]
     if block.rank is None:
         whole = visits.flatten(0, 1)
-        whole = torch.stack([to_matrix(block, row) for row in whole]) if block.matrix else whole
+        whole = to_matrices(block, whole)
         return basis.into(whole).reshape(n, count, *whole.shape[1:])
-    inside = basis.factors_into(unpack_factors(block, visits.flatten(0, 1)))
-    return Factors(*(side.reshape(n, count, *side.shape[1:]) for side in (inside.left, inside.right)))
+    factors = unpack_factors(block, visits.flatten(0, 1))
+    left, right = (side.reshape(n, count, *side.shape[1:]) for side in (factors.left, factors.right))
+    if count > 1 and torch.equal(right[:, 1:], right[:, :1].expand_as(right[:, 1:])):
+        inside = basis.factors_into(Factors(left, right[:, :1]))  # a first layer's inputs
+        return Factors(inside.left, inside.right.expand_as(right))
+    return basis.factors_into(Factors(left, right))
 
 
 def _settle(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Part:
-    """A few samples at a time, so that their sums stay in the processor's cache: eight times as fast."""
-    size = max(1, _CACHE // (4 * layer.block.numel))
+    """Without forming the sums, or a few samples at a time, so that they stay in the processor's cache."""
+    if isinstance(shares, Factors) and layer.rank is not None and pays(layer.block.numel, layer.rank):
+        return SettledSums(shares, keys, layer.by_class, layer.weights).truncated(layer.rank)
+    size = max(1, CACHE // (4 * layer.block.numel))
     parts = []
     for start in range(0, len(keys), size):
         rows = slice(start, start + size)
@@ -181,7 +191,7 @@ def _settled(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Tensor
     weighted = torch.empty_like(sums)
     labels = keys[:, -1] if layer.by_class else np.full(len(keys), -1)
     for visit in range(keys.shape[1] - layer.by_class):
-        for start, stop in _runs(np.stack([keys[:, visit], labels], 1)):
+        for start, stop in runs(np.stack([keys[:, visit], labels], 1)):
             rows, label = slice(start, stop), int(labels[start]) if layer.by_class else None
             own = layer.weights(label)[int(keys[start, visit])]
             if isinstance(shares, Tensor):
@@ -191,69 +201,6 @@ def _settled(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Tensor
                 torch.mul(shares.left[rows, visit, k, :, None], own, out=weighted[rows])
                 sums[rows].addcmul_(weighted[rows], shares.right[rows, visit, k, None, :])
     return sums
-
-
-Few = Callable[[int | None], ThinWeights | None]
-
-
-def _settle_thinly(layer: _Layer, few: Few, shares: Factors, keys: npt.NDArray[np.int64]) -> Factors | None:
-    """`_settle` without whole deltas, likewise a few samples at a time; None where some weights aren't few enough.
-
-    Coordinates that none of the samples has anything in are left out until the end, where they are many.
-    """
-    labels, owners = np.unique(keys[:, -1] if layer.by_class else np.full(len(keys), -1), return_inverse=True)
-    found = [few(int(label) if layer.by_class else None) for label in labels]
-    weights, visits = [own for own in found if own is not None], shares.left.shape[1]
-    if len(weights) < len(found):
-        return None
-    seen = _seen(shares.right)
-    right, weights = shares.right[..., seen], [own.columns(seen) for own in weights]
-    numbers = visits * shares.left.shape[2] * max(own.rank for own in weights) * (shares.left.shape[3] + len(seen))
-    size, parts = max(1, _CACHE // (4 * numbers)), []
-    for start in range(0, len(keys), size):
-        rows = slice(start, start + size)
-        own = Factors(shares.left[rows], right[rows])
-        parts.append(layer.finish(_weighed(weights, own, owners[rows], keys[rows, :visits])))
-    few_products = _joined(parts)
-    assert isinstance(few_products, Factors)
-    spread = torch.zeros(*few_products.right.shape[:2], shares.right.shape[3])
-    spread[..., seen] = few_products.right
-    return Factors(few_products.left, spread)
-
-
-def _seen(right: Tensor) -> Tensor:
-    """Coordinates in which some factors `[n, visits, rank, d]` have something; all unless a quarter is left out."""
-    seen = torch.nonzero(right.flatten(0, 2).any(0)).flatten()
-    return seen if len(seen) < 0.75 * right.shape[3] else torch.arange(right.shape[3])
-
-
-def _weighed(
-    weights: Sequence[ThinWeights], shares: Factors, owners: npt.NDArray[np.int64], segments: npt.NDArray[np.int64]
-) -> Factors:
-    """W_s * share of all visits as outer products side by side, `[n, ..., d]`; unlike `_settled` not summed.
-
-    owners: which of the weights is each sample's, `[n]`;  segments: of each visit, `[n, visits]`
-    """
-    parts = []
-    for visit in range(segments.shape[1]):
-        own = _of_samples(weights, np.stack([owners, segments[:, visit]], 1))
-        left, right = shares.left[:, visit, :, None], shares.right[:, visit, :, None]
-        parts.append(((left * own.left[:, None]).flatten(1, 2), (right * own.right[:, None]).flatten(1, 2)))
-    return Factors(*(torch.cat(side, 1) for side in zip(*parts, strict=True)))
-
-
-def _of_samples(weights: Sequence[ThinWeights], places: npt.NDArray[np.int64]) -> Factors:
-    """Weights of each sample's owner and segment `[n, 2]` as outer products `[n, rank, d]`; `[1, ...]` if all share."""
-    chosen = (places[:1] if (places == places[0]).all() else places).tolist()
-    parts = [weights[owner].of(segment) for owner, segment in chosen]
-    sides = [part.left for part in parts], [part.right for part in parts]
-    return Factors(*(torch.nn.utils.rnn.pad_sequence(side, batch_first=True) for side in sides))
-
-
-def _runs(keys: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Where equal rows lie together: (start, stop)."""
-    changes = (np.flatnonzero((keys[1:] != keys[:-1]).any(1)) + 1).tolist()
-    return list(pairwise([0, *changes, len(keys)]))
 
 
 def finished(block: Block, rows: Part, basis: Basis) -> Part:

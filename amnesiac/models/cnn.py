@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from amnesiac.models.pooling import MaxPool2
+
 
 def cnn(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Convolutions of 16 (5x5) and 32 (3x3) channels, each pooled by 2, then 64 hidden units; ReLU.
@@ -12,10 +14,10 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, 16, 5, padding=2),
         nn.ReLU(),
-        nn.MaxPool2d(2),
+        MaxPool2(),
         nn.Conv2d(16, 32, 3, padding=1),
         nn.ReLU(),
-        nn.MaxPool2d(2),
+        MaxPool2(),
         nn.Flatten(),
         nn.Linear(32 * (height // 4) * (width // 4), 64),
         nn.ReLU(),

@@ -1,7 +1,7 @@
 """Deterministic training: the original run with capture, retraining without the forget set, repair."""
 
-from amnesiac.training.run import CapturePlan, discard_scratch, repair, retrain_without, train_with_capture
-from amnesiac.training.spec import EpochRecord, RunSpec, TrainingResult
+from amnesiac.training.run import discard_scratch, record, repair, retrain_without, train_with_capture
+from amnesiac.training.spec import CapturePlan, EpochRecord, RunSpec, TrainingResult
 
 __all__ = [
     "CapturePlan",
@@ -9,6 +9,7 @@ __all__ = [
     "RunSpec",
     "TrainingResult",
     "discard_scratch",
+    "record",
     "repair",
     "retrain_without",
     "train_with_capture",

@@ -58,6 +58,8 @@ def npy_bytes(values: npt.NDArray[np.int16]) -> bytes:
 
 def augment(images: Tensor, draws: npt.NDArray[np.int64]) -> Tensor:
     """Apply draws `[n, 3]` to images `[n, c, h, w]`; what a shift uncovers is zero."""
+    if not draws.any():
+        return images
     reach = int(np.abs(draws[:, :2]).max(initial=0))
     flips = torch.from_numpy(draws[:, 2].astype(bool))[:, None, None, None]
     images = torch.where(flips, images.flip(3), images)

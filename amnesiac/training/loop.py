@@ -99,7 +99,7 @@ def _run_epoch(
         if k == loop.steps_per_epoch // 2:
             at_midpoint(epoch)
         rate = _set_rate(loop, optimizer, epoch, k)
-        torch.manual_seed(derive_seed(loop.seed, "forward", epoch, k))
+        _seed_forward(loop, epoch, k)
         batch_loss, batch_correct = _step(loop, model, optimizer, batch, draws, recorder)
         loss, correct, seen = loss + batch_loss, correct + batch_correct, seen + len(batch.rows)
         loop.progress(loop.label, epoch * loop.steps_per_epoch + k + 1, loop.settings.epochs * loop.steps_per_epoch)
@@ -136,6 +136,17 @@ def _backward(loop: Loop, model: nn.Module, batch: Batch, draws: npt.NDArray[np.
     loss = F.cross_entropy(logits, labels, reduction="sum")
     (loss / batch.scheduled).backward()  # type: ignore[no-untyped-call]
     return float(loss.detach()), int((logits.detach().argmax(1) == labels).sum())
+
+
+def _seed_forward(loop: Loop, epoch: int, k: int) -> None:
+    """Seed what a model draws in its forward pass; on the CPU its generator alone, since `torch.manual_seed` formats a
+    traceback for CUDA at every call: a quarter of a small model's training time.
+    """
+    seed = derive_seed(loop.seed, "forward", epoch, k)
+    if torch.device(loop.settings.device).type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _set_rate(loop: Loop, optimizer: torch.optim.Optimizer, epoch: int, k: int) -> float:

@@ -4,10 +4,8 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,50 +13,26 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from amnesiac.capture.attribution import rate_weights
 from amnesiac.capture.recorder import Recorder
-from amnesiac.capture.spool import Spool, read_spool
-from amnesiac.curvature import FILE, Choice, Pilot, Probe, RunCurvature, measure
-from amnesiac.errors import SettingsError, StoreError
-from amnesiac.keys import KeyStore
+from amnesiac.capture.spool import Spool
+from amnesiac.curvature import FILE
 from amnesiac.ledger.base import to_grid
 from amnesiac.ledger.manifest import Manifest
 from amnesiac.ledger.seal import Run, seal
 from amnesiac.ledger.settling import Settling
-from amnesiac.ledger.spec import LedgerSpec
-from amnesiac.ledger.visits import StepWeights, segment_sums, visit_table
-from amnesiac.models.files import load_weights, save_weights
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
-from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
-from amnesiac.training.batches import augmentation, batches_per_epoch, npy_bytes
+from amnesiac.settings import RepairSettings, ScheduleSettings, TrainingSettings
+from amnesiac.training.batches import augmentation, npy_bytes
+from amnesiac.training.captured import captured_samples, sealed_samples
 from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
 from amnesiac.training.erased import refuse_erased
-from amnesiac.training.loop import Loop, TrainingData, run_epochs, threads, weights_of
+from amnesiac.training.loop import Loop, TrainingData, run_epochs, weights_of
 from amnesiac.training.optimizers import build_optimizer, learning_rate
-from amnesiac.training.spec import EpochRecord, RunSpec, StateDict, TrainingResult
+from amnesiac.training.settling import keep_snapshot, settles, settling_of
+from amnesiac.training.spec import CapturePlan, EpochRecord, ModelFactory, RunSpec, StateDict, TrainingResult
 
 AUGMENTATION = "augmentation.npy"
-ModelFactory = Callable[[], nn.Module]
-
-
-@dataclass(frozen=True)
-class CapturePlan:
-    """What to capture and where it goes.
-
-    ledgers:      rows to seal (amnesiac.unlearning says which a method needs)
-    destination:  folder of the sealed ledger
-    scratch:      folder of spool and checkpoint, outside `destination`; removed by `discard_scratch`
-    keys:         encrypts the ledger; None: it lies in clear
-    """
-
-    settings: CaptureSettings
-    ledgers: tuple[LedgerSpec, ...]
-    sample_ids: Sequence[str]
-    subject_ids: Sequence[str]
-    destination: Path
-    scratch: Path
-    keys: KeyStore | None = None
 
 
 def train_with_capture(
@@ -76,21 +50,36 @@ def train_with_capture(
     uninterrupted run. Raises SettingsError, UnsupportedModel, UnsupportedOptimizer or (erased samples) KeyDestroyed.
     """
     refuse_erased(data)
-    run_id, captured = spec.run_id(plan.settings), _captured(plan.settings, data)
+    run_id, captured = spec.run_id(plan.settings), captured_samples(plan.settings, data)
     checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
     if checkpoint is None:
         shutil.rmtree(plan.scratch, ignore_errors=True)
     model = factory()
     initial = weights_of(model)
     result = _record(spec, model, initial, data, plan, captured, checkpoint, progress)
+    settling = settling_of(spec, factory, data, plan, result, progress)
+    return result, seal_run(spec, data, plan, result, settling, progress)
+
+
+def record(spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: CapturePlan) -> TrainingResult:
+    """Train and leave the spool in `plan.scratch`: the first part of `train_with_capture`, for measurements."""
+    shutil.rmtree(plan.scratch, ignore_errors=True)
+    model = factory()
+    return _record(spec, model, weights_of(model), data, plan, captured_samples(plan.settings, data), None, silent)
+
+
+def seal_run(
+    spec: RunSpec, data: TrainingData, plan: CapturePlan, result: TrainingResult, settling: Settling | None,
+    progress: Progress = silent,
+) -> Manifest:  # fmt: skip
+    """Seal a recorded run: the last part of `train_with_capture`."""
     facts = spec.facts() | {"capture": plan.settings.model_dump(mode="json")}
-    settling = _settling(spec, factory, data, plan, result, progress)
     run = Run(
-        run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights, spec.training.epochs, captured,
+        spec.run_id(plan.settings), facts, plan.sample_ids, plan.subject_ids, result.initial, result.weights,
+        spec.training.epochs, sealed_samples(plan.only, captured_samples(plan.settings, data), len(data.labels)),
         data.labels.numpy(), _attachments(spec, data, plan, settling), settling, plan.keys,
     )  # fmt: skip
-    manifest = seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
-    return result, manifest
+    return seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
 
 
 def discard_scratch(scratch: Path) -> None:
@@ -178,88 +167,11 @@ def _record(
     loop = Loop(spec.training, spec.seed, data, np.zeros(len(data.labels), bool), "train", progress)
     remaining = range(len(history), spec.training.epochs)
     try:
-        run_epochs(loop, model, optimizer, remaining, recorder, after_epoch, partial(_keep_snapshot, spec, plan, model))
+        run_epochs(loop, model, optimizer, remaining, recorder, after_epoch, partial(keep_snapshot, spec, plan, model))
     finally:
         recorder.close()
-    weights = to_grid(weights_of(model)) if _settles(plan) else weights_of(model)
+    weights = to_grid(weights_of(model)) if settles(plan) else weights_of(model)
     return TrainingResult(weights, initial, tuple(history), earlier + time.perf_counter() - started)
-
-
-def _keep_snapshot(spec: RunSpec, plan: CapturePlan, model: nn.Module, epoch: int) -> None:
-    """The weights in the middle of a segment, where its curvature will be measured."""
-    if _settles(plan) and epoch in _middles(spec, plan):
-        save_weights(_snapshot(plan, epoch), weights_of(model))
-
-
-def _segments(spec: RunSpec, plan: CapturePlan) -> list[int]:
-    """First epoch of each segment, and the number of epochs: as few whole epochs a segment as the settings allow."""
-    epochs = spec.training.epochs
-    unsettled = plan.settings.settled.rows == "unsettled"  # a row keeps a part for every epoch
-    length = 1 if unsettled else -(-epochs // plan.settings.curvature.segments)
-    return [*range(0, epochs, length), epochs]
-
-
-def _middles(spec: RunSpec, plan: CapturePlan) -> list[int]:
-    """The epoch in the middle of each segment."""
-    bounds = _segments(spec, plan)
-    return [(a + b - 1) // 2 for a, b in pairwise(bounds)]
-
-
-def _snapshot(plan: CapturePlan, epoch: int) -> Path:
-    return plan.scratch / "snapshots" / f"epoch-{epoch}.safetensors"
-
-
-def _settles(plan: CapturePlan) -> bool:
-    return any(spec.per == "segment" or spec.per.startswith("settled") for spec in plan.ledgers)
-
-
-def _settling(
-    spec: RunSpec,
-    factory: ModelFactory,
-    data: TrainingData,
-    plan: CapturePlan,
-    result: TrainingResult,
-    progress: Progress,
-) -> Settling | None:
-    """The run's curvature and the kappas that pilot deletions choose, where a ledger needs them."""
-    if not _settles(plan):
-        return None
-    if not all(bool(value.isfinite().all()) for value in result.weights.values() if value.is_floating_point()):
-        raise StoreError("the run has diverged: its weights are not finite; lower the learning rate and train again")
-    settings, n = plan.settings.curvature, len(data.labels)
-    snapshots = [load_weights(_snapshot(plan, epoch)) for epoch in _middles(spec, plan)]
-    samples = min(max(settings.smallest_sample, round(settings.fraction * n)), settings.largest_sample)
-    classes, steps = int(data.labels.max()) + 1, batches_per_epoch(n, spec.training.batch_size)
-    probe = Probe(
-        factory, snapshots, data.inputs, data.labels, classes, samples, settings.largest_factor, spec.seed
-    )  # fmt: skip
-    bounds, decay = [steps * epoch for epoch in _segments(spec, plan)], spec.training.optimizer.weight_decay
-    with threads(spec.training.threads):
-        curvature = measure(plan.scratch / "spool", probe, bounds, settings.clip_quantile, decay, progress)
-        choices = _choices(plan, probe, curvature, result.weights, progress)
-        return Settling(curvature, *choices, _path(result, curvature))
-
-
-def _path(result: TrainingResult, curvature: RunCurvature) -> float:
-    names = [name for block in curvature.blocks for name in block.parameters]
-    return math.hypot(*(float((result.weights[name] - result.initial[name]).norm()) for name in names))
-
-
-def _choices(
-    plan: CapturePlan, probe: Probe, curvature: RunCurvature, final: StateDict, progress: Progress
-) -> tuple[Choice, Choice]:
-    """For a few samples and for whole classes."""
-    given = plan.settings.settled.kappa
-    with read_spool(plan.scratch / "spool") as spool:
-        table = visit_table(spool.index)
-        weights = StepWeights(rate_weights(spool.layout.rule, spool.steps))
-
-        def sums(samples: npt.NDArray[np.int64]) -> list[torch.Tensor]:
-            chosen = np.flatnonzero(np.isin(table.samples, samples))
-            return segment_sums(spool, table, weights, chosen, curvature.bounds)
-
-        pilot = Pilot(probe, curvature, final, sums, table.samples)
-        return pilot.few(given, progress), pilot.whole(given, progress)
 
 
 def _attachments(spec: RunSpec, data: TrainingData, plan: CapturePlan, settling: Settling | None) -> dict[str, bytes]:
@@ -287,13 +199,4 @@ def _repair_training(spec: RunSpec, settings: RepairSettings) -> TrainingSetting
 def _mask(data: TrainingData, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
     mask = np.zeros(len(data.labels), bool)
     mask[list(rows)] = True
-    return mask
-
-
-def _captured(settings: CaptureSettings, data: TrainingData) -> npt.NDArray[np.bool_] | None:
-    if settings.classes is None:
-        return None
-    mask: npt.NDArray[np.bool_] = np.isin(data.labels.numpy(), settings.classes)
-    if not mask.any():
-        raise SettingsError(f"capture.classes {list(settings.classes)}: no training sample has one of these labels")
     return mask

@@ -1,13 +1,19 @@
 """What decides the bits of a training run, and what it returns."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from amnesiac.hashing import hash_json
+from amnesiac.keys import KeyStore
+from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.settings import CaptureSettings, ModelSettings, TrainingSettings
 
 StateDict = dict[str, torch.Tensor]
+ModelFactory = Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,25 @@ class TrainingResult:
     initial: StateDict
     history: tuple[EpochRecord, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """What to capture and where it goes.
+
+    ledgers:      rows to seal (amnesiac.unlearning says which a method needs)
+    destination:  folder of the sealed ledger
+    scratch:      folder of spool and checkpoint, outside `destination`; removed by `discard_scratch`
+    keys:         encrypts the ledger; None: it lies in clear
+    only:         positions of the samples whose rows are sealed, None for all; all are captured, so that curvature and
+                  kappa are those of the whole run (an audit forgets few samples of a run that nobody keeps)
+    """
+
+    settings: CaptureSettings
+    ledgers: tuple[LedgerSpec, ...]
+    sample_ids: Sequence[str]
+    subject_ids: Sequence[str]
+    destination: Path
+    scratch: Path
+    keys: KeyStore | None = None
+    only: Sequence[int] | None = None

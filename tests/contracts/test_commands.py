@@ -18,8 +18,8 @@ from flows.cli import app
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 REPORTING = {
-    "bench forgetting", "bench store", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add",
-    "request list",
+    "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal",
+    "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
     "publish", "recover", "rollback", "status", "history",
     "receipt list", "receipt show", "receipt verify", "receipt page",
     "recipient add", "recipient notified", "recipient list",

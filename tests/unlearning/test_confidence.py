@@ -15,6 +15,7 @@ from amnesiac.models import build_model
 from amnesiac.settings import (
     CaptureSettings,
     ConfidenceSettings,
+    CurvatureSettings,
     ModelSettings,
     OptimizerSettings,
     SettledSettings,
@@ -68,12 +69,15 @@ def settled(train_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits(small_run, tmp_path_factory):
-    """MNIST's, at half their size so that the tests are quick."""
+    """MNIST's, at half their size so that the tests are quick; a segment an epoch, as fine as curvature can be, so
+    that what is measured is the forget set's doing and not the segments'.
+    """
     images, labels = mnist_data()
     chosen = np.random.default_rng(0).permutation(5000)[:N]
     pixels = torch.tensor(images[chosen], dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
     data = SimpleNamespace(inputs=F.avg_pool2d(pixels, 2), labels=torch.tensor(labels[chosen]))
-    optimizer, capture = OptimizerSettings(lr=0.05, momentum=0.9), CaptureSettings(methods=("settled",))
+    optimizer = OptimizerSettings(lr=0.05, momentum=0.9)
+    capture = CaptureSettings(methods=("settled",), curvature=CurvatureSettings(segments=8))
     return small_run(
         tmp_path_factory.mktemp("digits"), digits_model, data, capture, optimizer=optimizer, epochs=8, batch=32
     )
