@@ -47,6 +47,11 @@ class Shadow:
         """For people."""
         return f"{self.config.name}: memorisation, round {self.round_ + 1}, fold {self.fold + 1}"
 
+    @property
+    def cost(self) -> float:
+        """Seconds, roughly: they decide only the order."""
+        return self.config.training.epochs * self.config.epoch_seconds
+
 
 @dataclass(frozen=True)
 class Member:
@@ -74,9 +79,14 @@ class Member:
         """For people."""
         return f"{self.config.name}, seed {self.seed}: {', '.join(self.forget)}"
 
+    @property
+    def cost(self) -> float:
+        """Seconds, roughly: they decide only the order."""
+        return self.config.training.epochs * self.config.epoch_seconds * (4 + 4 * len(self.forget) + self.relearned)
 
-def run_shadow(job: Shadow) -> list[float]:
-    """p(label) of every training sample, by a model that wasn't trained on one fold of them."""
+
+def run_shadow(job: Shadow) -> list[list[float]]:
+    """One list: p(label) of every training sample, by a model that wasn't trained on one fold of them."""
     torch.set_num_threads(job.config.training.threads)
     data, seed = data_of(job.config, job.data_root), SHADOW_SEED + FOLDS * job.round_ + job.fold
     left_out = folds_of(len(data.train), job.round_)[job.fold].tolist()
@@ -84,7 +94,7 @@ def run_shadow(job: Shadow) -> list[float]:
     model = factory()
     model.load_state_dict(retrain_without(spec_of(job.config, data, seed), factory, data.train, left_out).weights)
     own = predict(model, data.train.inputs).softmax(1)[torch.arange(len(data.train)), data.train.labels]
-    return [round(float(p), 6) for p in own]
+    return [[round(float(p), 6) for p in own]]
 
 
 def run_member(job: Member) -> list[Record]:

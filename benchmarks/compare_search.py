@@ -46,6 +46,11 @@ class Search:
         """For people."""
         return f"{self.config.name}, pilot seed {self.seed}: {self.case}"
 
+    @property
+    def cost(self) -> float:
+        """Seconds, roughly: they decide only the order."""
+        return 10 * self.config.training.epochs * self.config.epoch_seconds
+
 
 def run_search(job: Search) -> list[Trial]:
     """Every trial's score (None: not finite) and CPU seconds."""
