@@ -96,7 +96,7 @@ def _of_config(profile: Profile, config: Config, options: Options, work: Work) -
     records, place = work(members, run_member), {"config": config.name}
     summary, targets = summarised(records, place)
     return {
-        "rows": rows_of(records, profile.reported), "summary": summary, "targets": targets,
+        "rows": [place | row for row in rows_of(records, profile.reported)], "summary": summary, "targets": targets,
         "search": [place | line for line in budget(trials, strengths)],
         "forget_sets": [place | line for line in _described(sets, config)],
     }  # fmt: skip

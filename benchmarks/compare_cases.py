@@ -153,4 +153,5 @@ def sets_by_memorisation(labels: Tensor, scores: npt.NDArray[np.float64]) -> Set
         MEMORISED: ranked[size : 2 * size].tolist(),
         MISLABELLED: mislabelled_samples(free, PILOT_SEEDS[0]),
     }
-    return Sets(*({case: sorted(rows) for case, rows in own.items()} for own in (reported, pilots)), tuple(scores))
+    ordered = [{case: sorted(rows) for case, rows in own.items()} for own in (reported, pilots)]
+    return Sets(ordered[0], ordered[1], tuple(scores.tolist()))

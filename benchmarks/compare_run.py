@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,14 @@ def candidates(
     yield retrained(run, forget, run.spec.seed + OTHER_SEED, "retrained_other_seed")
     yield Candidate("original", run.original.weights, 0.0)
     for name, steps in (("plain", run.optimizer), ("raw_lr", learning_rates(run.spool))):
-        weights, seconds = timed(lambda steps=steps: subtracted(run, forget, steps))
+        weights, seconds = timed(partial(subtracted, run, forget, steps))
         yield Candidate(name, weights, seconds, 4.0 * run.spool.layout.numel)
     settled, seconds = timed(lambda: unlearn(SETTLED, run.ledger, run.original.weights, forget).weights)
     yield Candidate("settled", settled, seconds, float(sum(e.row_bytes for e in run.ledger.manifest.entries.values())))
     start = plain.start(forget)
     for peer in PEERS.values():
         if peer.strengths:
-            weights, seconds = timed(lambda peer=peer: peer.run(start, strengths[peer.name]))
+            weights, seconds = timed(partial(peer.run, start, strengths[peer.name]))
             yield Candidate(peer.name, weights, seconds, kept_bytes(peer, plain))
 
 

@@ -7,6 +7,7 @@ that on the retained samples; the lowest mean over the pilot runs is taken. Test
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -62,7 +63,7 @@ def run_search(job: Search) -> list[Trial]:
     trials = []
     for peer in PEERS.values():
         for strength in peer.strengths:
-            weights, seconds = timed(lambda peer=peer, strength=strength: peer.run(start, strength))
+            weights, seconds = timed(partial(peer.run, start, strength))
             own = score(weights)
             trials.append({
                 "case": job.case, "peer": peer.name, "strength": strength, "seed": job.seed,

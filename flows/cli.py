@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.bench_figures import bench
+from flows.bench_compare import bench
 from flows.operations import Json, history, publish, recover, rollback, status
 from flows.receipts_cli import receipt, recipient
 from flows.session import ready

@@ -18,7 +18,7 @@ from flows.cli import app
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 REPORTING = {
-    "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal",
+    "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal", "bench compare",
     "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
     "publish", "recover", "rollback", "status", "history",
     "receipt list", "receipt show", "receipt verify", "receipt page",

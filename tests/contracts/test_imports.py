@@ -18,6 +18,7 @@ FLOWS = sorted(
     not in {
         "__init__.py",
         "bench.py",
+        "bench_compare.py",
         "bench_figures.py",
         "cli.py",
         "console.py",
