@@ -25,6 +25,7 @@ from benchmarks.forgetting_run import OTHER_SEED, SETTLED, Candidate, Trained, r
 
 RELEARN = 1.1
 """How far above the original's loss the forget set counts as relearnt."""
+RELEARN_STEPS = 200
 Weights = Mapping[str, Tensor]
 Record = dict[str, Any]
 
@@ -164,7 +165,8 @@ def relearning(run: Trained, inputs: Tensor, labels: Tensor) -> Relearning:
     model = run.factory()
     model.load_state_dict(dict(run.original.weights))
     loss = float(torch.nn.functional.cross_entropy(predict(model, inputs), labels))
-    return Relearning(RELEARN * loss, lr=run.spec.training.optimizer.lr, seed=run.spec.seed)
+    rate = run.spec.training.optimizer.lr
+    return Relearning(RELEARN * loss, lr=rate, max_steps=RELEARN_STEPS, seed=run.spec.seed)
 
 
 def kept_bytes(peer: Peer, plain: Plain) -> float:

@@ -29,6 +29,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A config or case; repeatable.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the scatter plot: .png or .svg.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Write the table for a document: Markdown.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps each run's rows: a killed run goes on.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")] = 2,
@@ -40,6 +41,7 @@ def compare(
     with core_errors():
         from benchmarks.compare import PROFILES, Options, benchmark
         from benchmarks.compare_plot import check_suffix, write_plot
+        from benchmarks.compare_table import markdown
 
         if plot:
             check_suffix(plot)
@@ -48,6 +50,8 @@ def compare(
             result = benchmark(PROFILES[profile], options, on_job)
         if plot:
             write_plot(plot, result)
+        if table:
+            table.write_text(markdown(result))
     if as_json:
         print(json.dumps(result, indent=2, allow_nan=False))
     else:

@@ -30,6 +30,7 @@ from benchmarks.compare_plot import apart, draw, kind_of, write_plot
 from benchmarks.compare_recording import recorded, train
 from benchmarks.compare_search import budget, chosen
 from benchmarks.compare_summary import sentence, summarised
+from benchmarks.compare_table import markdown
 from benchmarks.forgetting_cases import MISLABELLED, ONE
 from flows.cli import app
 
@@ -250,6 +251,17 @@ def test_the_plot_has_a_panel_a_case_with_a_name_for_every_method(tmp_path, resu
     assert (tmp_path / "compare.svg").read_text().startswith("<svg")
 
 
+def test_the_table_has_a_line_a_method_the_nearest_first_and_retraining_last(result):
+    tables = markdown(result).split("**mlp-momentum, ")[1:]
+    assert [table.partition("**")[0] for table in tables] == list(CASES)
+    lines = [line for line in tables[0].splitlines() if line.startswith("| ")][1:]
+    assert len(lines) == len(METHODS) and "| **settled** | ledger | " in tables[0]
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert {line.split(" |")[0] for line in lines[-2:]} == {"| retrained, other seed", "| retrained (0 by definition)"}
+    needs = ["retained data" in line for line in lines[:-2]]
+    assert needs == sorted(needs)
+
+
 def test_the_command_prints_one_object_or_tables_and_goes_on_from_its_cache(tmp_path, monkeypatch):
     small = dataclasses.replace(PROFILE, members=1, reported=(0,), configs=(dataclasses.replace(TINY, cases=(ONE,)),))
     monkeypatch.setitem(compare.PROFILES, "quick", small)
@@ -259,18 +271,19 @@ def test_the_command_prints_one_object_or_tables_and_goes_on_from_its_cache(tmp_
         lambda jobs, workers, work: ((job, json.loads(json.dumps(work(job)))) for job in jobs),
     )
     plot, words = tmp_path / "plot.png", ["bench", "compare", "--cache", str(tmp_path / "cache")]
-    done = CliRunner().invoke(app, [*words, "--json", "--plot", str(plot)])
+    table = tmp_path / "table.md"
+    done = CliRunner().invoke(app, [*words, "--json", "--plot", str(plot), "--table", str(table)])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert {row["method"] for row in found["rows"]} == METHODS and found["cost"]["runs"] == 4 + 1 + 1
-    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG") and "| **settled** |" in table.read_text()
     again = CliRunner().invoke(app, [*words, "--json", "--check"])
     result = json.loads(again.stdout)
     assert result["rows"] == found["rows"] and result["cost"]["cached_runs"] == 6
     assert again.exit_code == (0 if all(target["met"] for target in result["targets"]) else 1)
-    table = CliRunner().invoke(app, words).stdout
-    assert "mlp-momentum, 1% random" in table and "without retained data (best other:" in table
-    assert f"of {len(result['targets'])} targets met" in table
+    text = CliRunner().invoke(app, words).stdout
+    assert "mlp-momentum, 1% random" in text and "without retained data (best other:" in text
+    assert f"of {len(result['targets'])} targets met" in text
 
 
 @pytest.mark.parametrize(
