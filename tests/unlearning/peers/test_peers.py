@@ -1,6 +1,7 @@
 """What each peer does to weights and predictions, on a small model; and what all of them promise."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -289,3 +290,11 @@ def test_clipping_and_augmentation_of_the_run_hold_for_peers(start, changed):
     )
     way = [sum(float((w[k] - v).square().sum()) for k, v in start.original.items()) for w in (plain, clipped)]
     assert way[1] < 0.01 * way[0] and not same(moved, plain)
+
+
+def test_the_documentation_has_every_method_with_what_is_tried():
+    text = (Path(__file__).parents[3] / "docs/peers.md").read_text()
+    for peer in PEERS.values():
+        tried = ", ".join(f"{strength:g}" for strength in peer.strengths) or "–"
+        (line,) = (one for one in text.splitlines() if one.startswith(f"| `{peer.name}` | {peer.summary}"))
+        assert peer.paper in line and ", ".join(peer.uses) in line and line.endswith(f"| {tried} |")
