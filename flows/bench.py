@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.bench_audit import audit
+
 bench = typer.Typer(no_args_is_help=True, help="Measure the methods against retraining.")
 
 # Fields of the rows and their headings; F: forget set
@@ -24,6 +26,8 @@ FIGURES = {
 }
 WIDTH = 140
 PLACE = ("case", "dataset", "model", "optimizer")
+
+bench.command()(audit)
 
 
 @bench.callback()
@@ -75,7 +79,7 @@ def store(
     """Compare encrypted rows with checksums and a plain file. Example: [bold]amnesiac bench store --json[/]"""
     from benchmarks.store import benchmark
 
-    with _core_errors(), _progress("store") as on_round:
+    with core_errors(), shown_progress("store") as on_round:
         result = benchmark(megabytes, rounds, folder, on_round)
     if as_json:
         print(json.dumps(result, indent=2, allow_nan=False))
@@ -93,10 +97,10 @@ def _measured(
     from benchmarks.forgetting import PROFILES, Options, benchmark
     from benchmarks.forgetting_plot import check_suffix, write_plot
 
-    with _core_errors():
+    with core_errors():
         if plot:
             check_suffix(plot)
-        with _progress("forgetting") as on_job:
+        with shown_progress("forgetting") as on_job:
             result = benchmark(
                 PROFILES[profile], Options(only, seeds, data_root, cache, workers),
                 lambda job, done, total: on_job(job.label, done, total),
@@ -107,7 +111,7 @@ def _measured(
 
 
 @contextmanager
-def _core_errors() -> Iterator[None]:
+def core_errors() -> Iterator[None]:
     """An error of the core as one line and exit code 1 or 2."""
     from amnesiac.errors import AmnesiacError, InputError
 
@@ -119,7 +123,7 @@ def _core_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def shown_progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """Runs as they finish, on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

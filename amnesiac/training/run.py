@@ -19,7 +19,7 @@ from amnesiac.capture.attribution import rate_weights
 from amnesiac.capture.recorder import Recorder
 from amnesiac.capture.spool import Spool, read_spool
 from amnesiac.curvature import FILE, Choice, Pilot, Probe, RunCurvature, measure
-from amnesiac.errors import SettingsError, StoreError
+from amnesiac.errors import StoreError
 from amnesiac.keys import KeyStore
 from amnesiac.ledger.base import to_grid
 from amnesiac.ledger.manifest import Manifest
@@ -32,6 +32,7 @@ from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
 from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
 from amnesiac.training.batches import augmentation, batches_per_epoch, npy_bytes
+from amnesiac.training.captured import captured_samples, sealed_samples
 from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint
 from amnesiac.training.erased import refuse_erased
 from amnesiac.training.loop import Loop, TrainingData, run_epochs, threads, weights_of
@@ -50,6 +51,8 @@ class CapturePlan:
     destination:  folder of the sealed ledger
     scratch:      folder of spool and checkpoint, outside `destination`; removed by `discard_scratch`
     keys:         encrypts the ledger; None: it lies in clear
+    only:         positions of the samples whose rows are sealed, None for all; all are captured, so that curvature and
+                  kappa are those of the whole run (an audit forgets few samples of a run that nobody keeps)
     """
 
     settings: CaptureSettings
@@ -59,6 +62,7 @@ class CapturePlan:
     destination: Path
     scratch: Path
     keys: KeyStore | None = None
+    only: Sequence[int] | None = None
 
 
 def train_with_capture(
@@ -76,7 +80,7 @@ def train_with_capture(
     uninterrupted run. Raises SettingsError, UnsupportedModel, UnsupportedOptimizer or (erased samples) KeyDestroyed.
     """
     refuse_erased(data)
-    run_id, captured = spec.run_id(plan.settings), _captured(plan.settings, data)
+    run_id, captured = spec.run_id(plan.settings), captured_samples(plan.settings, data)
     checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
     if checkpoint is None:
         shutil.rmtree(plan.scratch, ignore_errors=True)
@@ -86,7 +90,8 @@ def train_with_capture(
     facts = spec.facts() | {"capture": plan.settings.model_dump(mode="json")}
     settling = _settling(spec, factory, data, plan, result, progress)
     run = Run(
-        run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights, spec.training.epochs, captured,
+        run_id, facts, plan.sample_ids, plan.subject_ids, initial, result.weights, spec.training.epochs,
+        sealed_samples(plan.only, captured, len(data.labels)),
         data.labels.numpy(), _attachments(spec, data, plan, settling), settling, plan.keys,
     )  # fmt: skip
     manifest = seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
@@ -287,13 +292,4 @@ def _repair_training(spec: RunSpec, settings: RepairSettings) -> TrainingSetting
 def _mask(data: TrainingData, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
     mask = np.zeros(len(data.labels), bool)
     mask[list(rows)] = True
-    return mask
-
-
-def _captured(settings: CaptureSettings, data: TrainingData) -> npt.NDArray[np.bool_] | None:
-    if settings.classes is None:
-        return None
-    mask: npt.NDArray[np.bool_] = np.isin(data.labels.numpy(), settings.classes)
-    if not mask.any():
-        raise SettingsError(f"capture.classes {list(settings.classes)}: no training sample has one of these labels")
     return mask

@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 REPORTING = {
     "bench forgetting", "bench store", "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add",
     "request list",
-    "publish", "recover", "rollback", "status", "history",
+    "publish", "recover", "rollback", "status", "history", "audit", "bench audit",
     "receipt list", "receipt show", "receipt verify", "receipt page",
     "recipient add", "recipient notified", "recipient list",
 }  # fmt: skip
