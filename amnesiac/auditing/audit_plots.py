@@ -41,7 +41,7 @@ def roc_figure(sets: Sets) -> Figure:
             colour, dash = _style(name, k)
             curve, area = own["ulira"]["curve"], own["ulira"]["auc"]
             axes.plot(curve["fpr"], curve["tpr"], color=colour, linestyle=dash, label=NAMES.get(name, name))
-            at = {"transform": axes.transAxes, "ha": "right", "fontsize": 8}
+            at: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "fontsize": 8}
             axes.text(0.98, 0.03 + 0.07 * k, f"AUC {area:.3f}", color=colour, **at)
         axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1.05), xlabel="false positive rate")
         for axis in (axes.xaxis, axes.yaxis):  # plain numbers: formulas are not drawn (evaluation.plots)
