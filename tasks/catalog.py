@@ -131,6 +131,16 @@ class Catalog:
         return self._data("timings")
 
     @property
+    def ensembles(self) -> Path:
+        """Members of audits, a file each: logits on samples, so a purge removes them."""
+        return self._data("ensembles")
+
+    @property
+    def audit(self) -> Path:
+        """The last audit: counts and aggregates, figures and tables. Its own, apart from the stages."""
+        return self._data("audit")
+
+    @property
     def scratch(self) -> Path:
         """Spool and checkpoints of an unfinished training run."""
         return self._data("scratch")

@@ -35,6 +35,11 @@ def evaluate_name() -> str:
     return _named("evaluate", lambda: f"evaluate {catalog().params().unlearning.method}")
 
 
+def audit_name() -> str:
+    """E.g. "audit settled"."""
+    return _named("audit", lambda: f"audit {catalog().params().unlearning.method}")
+
+
 def _named(fallback: str, describe: Callable[[], str]) -> str:
     """The description; the fallback where settings or journal can't be read, which the run itself will report."""
     try:

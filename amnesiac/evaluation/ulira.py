@@ -64,11 +64,20 @@ class ULira:
         """Whether guessing (.5) lies within the interval."""
         return self.auc_low <= 0.5 <= self.auc_high
 
+    def nearly_passes(self, times: float) -> bool:
+        """The same with an interval that reaches so many times as far to both sides of the AUC."""
+        low, high = (self.auc + times * (end - self.auc) for end in (self.auc_low, self.auc_high))
+        return low <= 0.5 <= high
+
 
 @dataclass(frozen=True)
 class _Scores:
-    """Scores `[b, models * n]` of held-out models of both sides, and how often each counts."""
+    """Scores `[b, models * n]` of held-out models of both sides, and how often each counts.
 
+    usable: `[b]`, whether at least two different models of either side were fitted: of one there is no variance
+    """
+
+    usable: Tensor
     unlearned: Tensor
     unlearned_weights: Tensor
     retrained: Tensor
@@ -104,11 +113,11 @@ def ulira(unlearned: Tensor, retrained: Tensor, *, splits: int = 4, bootstrap: i
 def _figures(
     sides: tuple[Tensor, ...], weights: tuple[Tensor, ...], halves: list[tuple[Tensor, ...]], fprs: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """AUC `[b]` and TPR `[b, k]`, means over halves and splits; a half that a draw left empty doesn't count."""
+    """AUC `[b]` and TPR `[b, k]`, means over halves and splits; a half of which a draw left one model doesn't count."""
     aucs, tprs = [], []
     for scores in _fits(sides, weights, halves):
-        aucs.append(weighted_auc(*scores.sides))
-        tprs.append(weighted_tpr(*scores.sides, fprs))
+        aucs.append(weighted_auc(*scores.sides).where(scores.usable, torch.nan))
+        tprs.append(weighted_tpr(*scores.sides, fprs).where(scores.usable[:, None], torch.nan))
     return torch.stack(aucs).nanmean(0), torch.stack(tprs).nanmean(0)
 
 
@@ -133,7 +142,8 @@ def _fits(
             held = side[~own]
             ratio = _log_density(held, *fits[0]) - _log_density(held, *fits[1])
             parts += [ratio.flatten(1), w[:, ~own, None].expand(ratio.shape).flatten(1)]
-        yield _Scores(*parts)
+        different = [(w[:, own] > 0).sum(1) for w, own in zip(weights, fitted, strict=True)]
+        yield _Scores((different[0] > 1) & (different[1] > 1), *parts)
 
 
 def _gaussians(margins: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ version_difference  the input that two published versions give away
 
 from amnesiac.evaluation.attacks.gradient_inversion import cosine, input_of_row, inputs_of_sum
 from amnesiac.evaluation.attacks.model_inversion import Inversion, InversionSearch, class_resemblance, invert_class
-from amnesiac.evaluation.attacks.relearning import Relearning, relearn_ratio, relearn_steps
+from amnesiac.evaluation.attacks.relearning import Relearning, relearn_curve, relearn_ratio, relearn_steps, steps_to
 from amnesiac.evaluation.attacks.version_difference import (
     accused_by_difference,
     accused_by_fit,
@@ -28,7 +28,9 @@ __all__ = [
     "inputs_of_sum",
     "invert_class",
     "recovered_input",
+    "relearn_curve",
     "relearn_ratio",
     "relearn_steps",
     "resemblance",
+    "steps_to",
 ]

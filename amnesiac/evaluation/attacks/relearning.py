@@ -8,7 +8,7 @@ residue, far above 1 that the model was pushed further than retraining goes (whi
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -43,23 +43,24 @@ def relearn_steps(
     0 where it is there already, `max_steps` where it doesn't come there. `model` stays as it is. Same draws for the
     same seed, so that two models see the same mini-batches. Raises InputError for no samples.
     """
-    if len(labels) == 0:
-        raise InputError("an empty forget set can't be learnt again: pass the forgotten samples")
-    model = copy.deepcopy(model)
-    model.load_state_dict(dict(weights))
-    model.eval()  # no dropout, and statistics stay: the two models differ in their weights alone
-    optimizer = torch.optim.SGD(model.parameters(), lr=how.lr, momentum=how.momentum)
-    generator, order = torch_generator(how.seed, "relearning"), torch.empty(0, dtype=torch.int64)
-    for step in range(how.max_steps):
-        if _loss(model, inputs, labels) <= how.target_loss:
-            return step
-        if len(order) == 0:
-            order = torch.randperm(len(labels), generator=generator)
-        batch, order = order[: how.batch_size], order[how.batch_size :]
-        optimizer.zero_grad()
-        functional.cross_entropy(model(inputs[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return how.max_steps
+    losses = _losses(model, weights, inputs, labels, how)
+    return next((step for step, loss in enumerate(losses) if loss <= how.target_loss), how.max_steps)
+
+
+def relearn_curve(
+    model: nn.Module, weights: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, how: Relearning
+) -> Tensor:
+    """The mean loss after 0, 1 ... max_steps - 1 steps, float64 `[max_steps]`: `steps_to` reads it at any target.
+
+    For ensembles, whose target is known only when all members are trained.
+    """
+    return torch.tensor(list(_losses(model, weights, inputs, labels, how)), dtype=torch.float64)
+
+
+def steps_to(curve: Tensor, target_loss: float) -> int:
+    """The first step of a curve `[max_steps]` that is at the target, its length where none is."""
+    there = torch.nonzero(curve <= target_loss)
+    return int(there[0]) if len(there) else len(curve)
 
 
 def relearn_ratio(unlearned_steps: float, retrained_steps: float) -> float:
@@ -72,6 +73,23 @@ def relearn_ratio(unlearned_steps: float, retrained_steps: float) -> float:
     return unlearned_steps / retrained_steps
 
 
-def _loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
-    with torch.no_grad():
-        return float(functional.cross_entropy(model(inputs), labels))
+def _losses(
+    model: nn.Module, weights: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, how: Relearning
+) -> Iterator[float]:
+    """The loss before each step."""
+    if len(labels) == 0:
+        raise InputError("an empty forget set can't be learnt again: pass the forgotten samples")
+    model = copy.deepcopy(model)
+    model.load_state_dict(dict(weights))
+    model.eval()  # no dropout, and statistics stay: the two models differ in their weights alone
+    optimizer = torch.optim.SGD(model.parameters(), lr=how.lr, momentum=how.momentum)
+    generator, order = torch_generator(how.seed, "relearning"), torch.empty(0, dtype=torch.int64)
+    for _ in range(how.max_steps):
+        with torch.no_grad():
+            yield float(functional.cross_entropy(model(inputs), labels))
+        if len(order) == 0:
+            order = torch.randperm(len(labels), generator=generator)
+        batch, order = order[: how.batch_size], order[how.batch_size :]
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from amnesiac.errors import InputError
-from amnesiac.evaluation.attacks import Relearning, relearn_ratio, relearn_steps
+from amnesiac.evaluation.attacks import Relearning, relearn_curve, relearn_ratio, relearn_steps, steps_to
 
 
 def model():
@@ -40,6 +40,15 @@ def test_a_residue_is_relearnt_faster_and_the_limit_holds():
     assert relearn_ratio(hidden, fresh) < 1 < relearn_ratio(pushed, fresh)
     assert relearn_steps(model(), one_hot(0, 9.0), INPUTS, LABELS, how) == 0
     assert relearn_steps(model(), one_hot(1, 50.0), INPUTS, LABELS, how) == 100
+
+
+def test_a_curve_holds_the_steps_to_every_target():
+    how = Relearning(0.0, lr=0.2, max_steps=60, batch_size=4)
+    curve = relearn_curve(model(), one_hot(1, 2.0), INPUTS, LABELS, how)
+    assert curve.shape == (60,)
+    for target in (5.0, 1.0, 0.4, 0.0):
+        again = Relearning(target, lr=0.2, max_steps=60, batch_size=4)
+        assert steps_to(curve, target) == relearn_steps(model(), one_hot(1, 2.0), INPUTS, LABELS, again)
 
 
 def test_ratio_where_nothing_is_left_to_learn():
