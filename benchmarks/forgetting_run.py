@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from amnesiac.capture.spool import SpoolReader, read_spool
 from amnesiac.data import Split
-from amnesiac.evaluation import accuracy, kl, mean_abs_margin_difference, predict, relative_verification_error
+from amnesiac.evaluation import (
+    accuracy,
+    confusion,
+    kl,
+    mean_abs_margin_difference,
+    predict,
+    relative_verification_error,
+)
 from amnesiac.ledger import SealedLedger, open_ledger
 from amnesiac.ledger.visits import StepWeights, optimizer_weights
 from amnesiac.models import build_model
@@ -231,7 +238,9 @@ def yardstick(run: Trained, forget: Sequence[int], retrained: Weights, case: str
         error = relative_verification_error(weights, retrained, run.original.weights, names)
         found["relative_verification_error"] = error
         if case == MISLABELLED:
-            found["confusion"] = confusion(own["test"], run.test.labels) + confusion(own["forget"], truth)
+            found["confusion"] = confusion(own["test"], run.test.labels, CONFUSED) + confusion(
+                own["forget"], truth, CONFUSED
+            )
         return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
     return figures
@@ -246,16 +255,6 @@ def sets_of(run: Trained, forget: Sequence[int]) -> dict[str, tuple[Tensor, Tens
         "retain": (run.train.inputs[keep], run.train.labels[keep]),
         "test": (run.test.inputs, run.test.labels),
     }
-
-
-def confusion(logits: Tensor, truth: Tensor) -> float:
-    """Share of the samples of the two confused classes that are taken for the other one; 0 where there are none.
-
-    logits: `[n, classes]`;  truth: true labels `[n]`
-    """
-    own = (truth == CONFUSED[0]) | (truth == CONFUSED[1])
-    wrong = logits.argmax(1)[own] == sum(CONFUSED) - truth[own]
-    return float(wrong.double().mean()) if int(own.sum()) else 0.0
 
 
 def same_bits(a: Weights, b: Weights) -> bool:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.bench_audit import audit
+
 bench = typer.Typer(no_args_is_help=True, help="Measure the methods against retraining.")
 
 # Fields of the rows and their headings; F: forget set
@@ -24,6 +26,8 @@ FIGURES = {
 }
 WIDTH = 140
 PLACE = ("case", "dataset", "model", "optimizer")
+
+bench.command()(audit)
 
 
 @bench.callback()

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.bench_figures import bench
+from flows.audit_cli import audit
+from flows.bench_compare import bench
 from flows.operations import Json, history, publish, recover, rollback, status
 from flows.receipts_cli import receipt, recipient
 from flows.session import ready
@@ -22,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 request = typer.Typer(no_args_is_help=True, help="File and list deletion requests.")
 app.add_typer(request, name="request")
 app.add_typer(bench, name="bench")
-for operation in (publish, recover, rollback, status, history):
+for operation in (publish, recover, rollback, status, history, audit):
     app.command()(operation)
 app.add_typer(receipt, name="receipt")
 app.add_typer(recipient, name="recipient")

@@ -94,7 +94,10 @@ def _targets(batch: DeletionBatch, version: Version) -> Iterable[Target]:
     )
     references = reference_paths(version.positions())
     yield from (Target("references", path) for path in sorted(at.retrained.glob("*")) if path not in references)
-    for name, folder in (("scratch", at.scratch), ("results of Prefect", at.root / ".prefect" / "storage")):
+    prefect = at.root / ".prefect" / "storage"
+    for name, folder in (
+        ("scratch", at.scratch), ("members of audits", at.ensembles), ("results of Prefect", prefect),
+    ):  # fmt: skip
         yield from (Target(name, path) for path in (sorted(folder.iterdir()) if folder.is_dir() else ()))
 
 

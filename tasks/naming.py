@@ -41,6 +41,11 @@ def _forgotten() -> int:
     return int(read_staged(catalog().unlearned)["samples"])
 
 
+def audit_name() -> str:
+    """E.g. "audit settled"."""
+    return _named("audit", lambda: f"audit {catalog().params().unlearning.method}")
+
+
 def _named(fallback: str, describe: Callable[[], str]) -> str:
     """The description; the fallback where settings or journal can't be read, which the run itself will report."""
     try:

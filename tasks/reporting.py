@@ -33,8 +33,12 @@ def show_comparison(metrics: Mapping[str, Any], report: Path) -> None:
     for figure in sorted(report.parent.glob("*.png")):
         if figure.stem == "examples":  # pictures of samples that will be erased stay out of Prefect's database
             continue
-        data = base64.b64encode(figure.read_bytes()).decode()
-        create_image_artifact(f"data:image/png;base64,{data}", key=figure.stem.replace("_", "-"))
+        create_image_artifact(image_uri(figure), key=figure.stem.replace("_", "-"))
+
+
+def image_uri(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 @task(name="show the batch", cache_policy=NO_CACHE, persist_result=False)

@@ -27,7 +27,7 @@ MAX_CLASSES = 20
 """With more classes than this only those that differ most are drawn; the table has them all."""
 
 _INK = "#010203"  # becomes currentColor in an SVG
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": [
         "DejaVu Sans",
         "sans-serif",
@@ -78,7 +78,7 @@ def draw_figures(
 
 def accuracy_figure(metrics: Mapping[str, Any]) -> Figure:
     """Bars of the accuracy on forget, retain and test set for each model."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 3.2)
         sets = [name for name in SETS if metrics["samples"][name]]
         values = {role: [metrics[role][f"{name}_accuracy"] for name in sets] for role in roles_in(metrics)}
@@ -90,7 +90,7 @@ def accuracy_figure(metrics: Mapping[str, Any]) -> Figure:
 
 def per_class_figure(metrics: Mapping[str, Any]) -> Figure:
     """Bars of the test accuracy for each class; of the classes that differ most where there are too many."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 3.2)
         classes, remark = _shown_classes(metrics)
         accuracies = {role: metrics[role]["per_class_test_accuracy"] for role in roles_in(metrics)}
@@ -109,7 +109,7 @@ def kl_figure(metrics: Mapping[str, Any]) -> Figure:
     to what another seed's retraining is from it, where that is known.
     """
     roles = [role for role in roles_in(metrics) if role != "retrained"]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.5 * len(roles)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, name in zip(panels, ("forget", "test"), strict=True):
@@ -131,7 +131,7 @@ def kl_figure(metrics: Mapping[str, Any]) -> Figure:
 
 def attack_figure(metrics: Mapping[str, Any], curves: Sequence[Mapping[str, Any]]) -> Figure:
     """ROC curves of the population attack, one a model; the retrained model's (dashed) is the aim."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 3.8)
         axes.plot([0, 1], [0, 1], color=_INK, alpha=0.3, linewidth=1, linestyle=":")
         for role in roles_in(metrics):
@@ -148,7 +148,7 @@ def attack_figure(metrics: Mapping[str, Any], curves: Sequence[Mapping[str, Any]
 
 def ulira_figure(audit: AuditFacts) -> Figure:
     """ROC curves of U-LiRA on logarithmic axes, a panel a forget set: on the diagonal it does no more than guess."""
-    with mpl.rc_context({**_STYLE, "font.size": 8.0}):
+    with mpl.rc_context({**STYLE, "font.size": 8.0}):
         wide = min(2, len(audit.sets))
         rows = math.ceil(len(audit.sets) / wide)
         figure = Figure(figsize=(7.2, 3.0 * rows), layout="constrained")
@@ -167,7 +167,7 @@ def ulira_figure(audit: AuditFacts) -> Figure:
 
 def examples_figure(examples: Sequence[ForgottenExample]) -> Figure:
     """Forgotten samples in a row, under each its label and what every model takes it for."""
-    with mpl.rc_context({**_STYLE, "font.size": 8.0}):
+    with mpl.rc_context({**STYLE, "font.size": 8.0}):
         figure = Figure(figsize=(1.2 * len(examples) + 0.2, 1.9), layout="constrained")
         for axes, example in zip(figure.subplots(1, len(examples), squeeze=False)[0], examples, strict=True):
             axes.imshow(_picture(example.image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -181,7 +181,7 @@ def examples_figure(examples: Sequence[ForgottenExample]) -> Figure:
 def to_svg(figure: Figure) -> str:
     """The figure as one `<svg>` element, a valid SVG file and fit to be inlined in HTML."""
     file = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
@@ -193,7 +193,7 @@ def to_svg(figure: Figure) -> str:
 def to_png(figure: Figure, dpi: int = 144) -> bytes:
     """The figure as PNG on white."""
     file = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         FigureCanvasAgg(figure)
         figure.savefig(file, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     return file.getvalue()

@@ -67,7 +67,7 @@ def seal(
     spool is left for the caller to remove once the ledger stands.
     """
     with read_spool(spool_folder) as spool, whole_folder(destination) as folder:
-        table = visit_table(spool.index)
+        table = _with_rows(visit_table(spool.index), run)
         counts = _check_complete(spool.index, table, run)
         keys = _owners(run, ledgers, len(spool.steps))
         _write_samples(folder, run, counts, table, keys)
@@ -89,6 +89,14 @@ def seal(
         manifest = _manifest(folder, run, spool, counts, written)
         manifest.write(folder)
     return manifest
+
+
+def _with_rows(table: VisitTable, run: Run) -> VisitTable:
+    """The visits of the samples that are to have rows."""
+    if run.captured is None:
+        return table
+    own = run.captured[table.samples]
+    return VisitTable(table.samples[own], table.slots[own], table.steps[own])
 
 
 def _owners(run: Run, ledgers: Sequence[LedgerSpec], steps: int) -> Owners | None:

@@ -16,15 +16,15 @@ from torch import nn
 from amnesiac.capture.recorder import Recorder
 from amnesiac.capture.spool import Spool
 from amnesiac.curvature import FILE
-from amnesiac.errors import SettingsError
 from amnesiac.ledger.base import to_grid
 from amnesiac.ledger.manifest import Manifest
 from amnesiac.ledger.seal import Run, seal
 from amnesiac.ledger.settling import Settling
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
-from amnesiac.settings import CaptureSettings, RepairSettings, ScheduleSettings, TrainingSettings
+from amnesiac.settings import RepairSettings, ScheduleSettings, TrainingSettings
 from amnesiac.training.batches import augmentation, npy_bytes
+from amnesiac.training.captured import captured_samples, sealed_samples
 from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint, state_of
 from amnesiac.training.erased import refuse_erased
 from amnesiac.training.loop import Loop, TrainingData, run_epochs, weights_of
@@ -50,7 +50,7 @@ def train_with_capture(
     uninterrupted run. Raises SettingsError, UnsupportedModel, UnsupportedOptimizer or (erased samples) KeyDestroyed.
     """
     refuse_erased(data)
-    run_id, captured = spec.run_id(plan.settings), _captured(plan.settings, data)
+    run_id, captured = spec.run_id(plan.settings), captured_samples(plan.settings, data)
     checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
     if checkpoint is None:
         shutil.rmtree(plan.scratch, ignore_errors=True)
@@ -65,7 +65,7 @@ def record(spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: Captu
     """Train and leave the spool in `plan.scratch`: the first part of `train_with_capture`, for measurements."""
     shutil.rmtree(plan.scratch, ignore_errors=True)
     model = factory()
-    return _record(spec, model, weights_of(model), data, plan, _captured(plan.settings, data), None, silent)
+    return _record(spec, model, weights_of(model), data, plan, captured_samples(plan.settings, data), None, silent)
 
 
 def seal_run(
@@ -76,8 +76,8 @@ def seal_run(
     facts = spec.facts() | {"capture": plan.settings.model_dump(mode="json")}
     run = Run(
         spec.run_id(plan.settings), facts, plan.sample_ids, plan.subject_ids, result.initial, result.weights,
-        spec.training.epochs, _captured(plan.settings, data), data.labels.numpy(),
-        _attachments(spec, data, plan, settling), settling, plan.keys,
+        spec.training.epochs, sealed_samples(plan.only, captured_samples(plan.settings, data), len(data.labels)),
+        data.labels.numpy(), _attachments(spec, data, plan, settling), settling, plan.keys,
     )  # fmt: skip
     return seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
 
@@ -204,13 +204,4 @@ def _repair_training(spec: RunSpec, settings: RepairSettings) -> TrainingSetting
 def _mask(data: TrainingData, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
     mask = np.zeros(len(data.labels), bool)
     mask[list(rows)] = True
-    return mask
-
-
-def _captured(settings: CaptureSettings, data: TrainingData) -> npt.NDArray[np.bool_] | None:
-    if settings.classes is None:
-        return None
-    mask: npt.NDArray[np.bool_] = np.isin(data.labels.numpy(), settings.classes)
-    if not mask.any():
-        raise SettingsError(f"capture.classes {list(settings.classes)}: no training sample has one of these labels")
     return mask

@@ -69,6 +69,8 @@ class CapturePlan:
     destination:  folder of the sealed ledger
     scratch:      folder of spool and checkpoint, outside `destination`; removed by `discard_scratch`
     keys:         encrypts the ledger; None: it lies in clear
+    only:         positions of the samples whose rows are sealed, None for all; all are captured, so that curvature and
+                  kappa are those of the whole run (an audit forgets few samples of a run that nobody keeps)
     """
 
     settings: CaptureSettings
@@ -78,3 +80,4 @@ class CapturePlan:
     destination: Path
     scratch: Path
     keys: KeyStore | None = None
+    only: Sequence[int] | None = None

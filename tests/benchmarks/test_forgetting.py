@@ -174,11 +174,6 @@ def test_forget_sets_are_drawn_by_the_seed_and_the_batches_are_parts_of_the_ten_
         draw("class 12", labels, 0)
 
 
-def test_confusion_counts_only_the_two_classes_taken_for_each_other():
-    logits = torch.nn.functional.one_hot(torch.tensor([5, 3, 3, 8, 5]), 10)
-    assert forgetting_run.confusion(logits, torch.tensor([3, 5, 3, 3, 1])) == 0.5
-
-
 def test_configs_and_cases_are_chosen_by_name():
     quick = PROFILES["quick"].configs
     (chosen,) = choose(quick, ["mlp-sgd", "class 3"], [7])

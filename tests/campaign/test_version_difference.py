@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from amnesiac.evaluation.version_difference import (
+from amnesiac.evaluation.attacks.version_difference import (
     accused_by_difference,
     accused_by_fit,
     recovered_input,

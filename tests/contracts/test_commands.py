@@ -18,9 +18,10 @@ from flows.cli import app
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 REPORTING = {
-    "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal", "bench capture",
+    "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal", "bench capture", "bench compare",
+    "bench audit",
     "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
-    "publish", "recover", "rollback", "status", "history",
+    "publish", "recover", "rollback", "status", "history", "audit",
     "receipt list", "receipt show", "receipt verify", "receipt page",
     "recipient add", "recipient notified", "recipient list",
 }  # fmt: skip

@@ -13,7 +13,8 @@ from tasks.catalog import PARAMS, READS, STAGES, WRITES, Catalog
 ROOT = Path(__file__).parents[2]
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 CATALOG = Catalog(ROOT)
-# Not DVC's: params.yaml is git's, the journal holds ids, timings differ from run to run, scratch is unfinished; no
+# Not DVC's: params.yaml is git's, ensembles are a cache, an audit is no stage,
+# the journal holds ids, timings differ from run to run, scratch is unfinished; no
 # checkout may take back what is published, a tombstone or a receipt; keys go nowhere, least of all to a cache or remote
 NOT_DVCS = {
     "params_file", "journal", "published", "keys", "timings", "scratch", "tombstones", "receipts", "signing",
