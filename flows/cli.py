@@ -26,6 +26,9 @@ app.add_typer(receipt, name="receipt")
 app.add_typer(recipient, name="recipient")
 
 Force = Annotated[bool, typer.Option("--force", help="Run even if DVC calls the stage up to date.")]
+Host = Annotated[
+    str, typer.Option(help="Where the server listens. Beyond this machine it needs PREFECT_SERVER_API_AUTH_STRING.")
+]
 Port = Annotated[int, typer.Option(help="Port of the local Prefect server, where none is running.")]
 
 
@@ -176,32 +179,36 @@ def request_list(as_json: Json = False) -> None:
 @app.command()
 def serve(
     port: Port = 4200,
+    host: Host = "127.0.0.1",
     poll: Annotated[float, typer.Option(help="Seconds between looks at what is due.")] = 5.0,
 ) -> None:
     """Start (or connect to) a Prefect server and run deletion batches on schedule. Example: [bold]amnesiac serve[/]"""
     with ready(server=False):
+        from flows.alarm import alarm
         from flows.deployments import deployment, serve_deployments
         from flows.full_cycle import full_cycle
         from flows.unlearn_batch import unlearn_batch
+        from tasks.alarms import Alarms
         from tasks.catalog import catalog
         from tasks.prefect_server import local_server
 
         recurrence = catalog().params().recurrence
         batch = deployment(unlearn_batch, "scheduled", recurrence, {"evaluate": recurrence.evaluate, "patient": True})
-        with local_server(port) as url:
+        with local_server(port, host) as url:
             typer.echo(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)", err=True)
-            serve_deployments([batch, deployment(full_cycle, "on-demand")], poll)
+            served = [batch, deployment(full_cycle, "on-demand"), deployment(alarm, "alarm")]
+            serve_deployments(served, poll, Alarms(catalog().root.name, recurrence).register)
 
 
 @app.command()
-def dashboard(port: Port = 4200) -> None:
+def dashboard(port: Port = 4200, host: Host = "127.0.0.1") -> None:
     """Show past runs: start a Prefect server until Ctrl-C. Example: [bold]amnesiac dashboard[/]"""
     with ready(server=False):
         import signal
 
         from tasks.prefect_server import local_server
 
-        with local_server(port) as url:
+        with local_server(port, host) as url:
             typer.echo(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)")
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
