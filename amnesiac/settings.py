@@ -215,6 +215,10 @@ class RecurrenceSettings(Settings):
         None, min_length=1, description="program and arguments, no shell; gets JSON on stdin when a run fails or a "
         "deadline is near",
     )  # fmt: skip
+    notify_block: str | None = Field(
+        None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$", description="a notification or webhook block of the Prefect server, "
+        "TYPE/NAME: its automations send there what the serving process may not live to tell",
+    )  # fmt: skip
 
 
 class ErasureSettings(Settings):

@@ -34,6 +34,9 @@ UiPort = Annotated[int, typer.Option(help="The status page's port.")]
 TokenFile = Annotated[
     Path | None, typer.Option(help="File with the status page's token, mode 0600; else AMNESIAC_UI_TOKEN.")
 ]
+Host = Annotated[
+    str, typer.Option(help="Where the server listens. Beyond this machine it needs PREFECT_SERVER_API_AUTH_STRING.")
+]
 Port = Annotated[int, typer.Option(help="Port of the local Prefect server, where none is running.")]
 
 
@@ -184,6 +187,7 @@ def request_list(as_json: Json = False) -> None:
 @app.command()
 def serve(
     port: Port = 4200,
+    host: Host = "127.0.0.1",
     poll: Annotated[float, typer.Option(help="Seconds between looks at what is due.")] = 5.0,
     ui: Annotated[bool, typer.Option("--ui", help="Serve the status page too.")] = False,
     ui_host: UiHost = "127.0.0.1",
@@ -195,20 +199,23 @@ def serve(
     The status page reads only. Bound to anything but this machine it needs a token (AMNESIAC_UI_TOKEN or --token-file).
     """
     with ready(server=False):
+        from flows.alarm import alarm
         from flows.deployments import deployment, serve_deployments
         from flows.full_cycle import full_cycle
         from flows.unlearn_batch import unlearn_batch
+        from tasks.alarms import Alarms
         from tasks.catalog import catalog
         from tasks.prefect_server import local_server
 
         recurrence = catalog().params().recurrence
         batch = deployment(unlearn_batch, "scheduled", recurrence, {"evaluate": recurrence.evaluate, "patient": True})
-        with local_server(port) as url, ExitStack() as stack:
+        with local_server(port, host) as url, ExitStack() as stack:
             prefect = url.removesuffix("/api")
             typer.echo(f"dashboard: {prefect}  (Ctrl-C ends it)", err=True)
             if ui:
                 stack.enter_context(_status_page(ui_host, ui_port, token_file, prefect))
-            serve_deployments([batch, deployment(full_cycle, "on-demand")], poll)
+            served = [batch, deployment(full_cycle, "on-demand"), deployment(alarm, "alarm")]
+            serve_deployments(served, poll, Alarms(catalog().root.name, recurrence).register)
 
 
 @app.command("ui")
@@ -225,14 +232,14 @@ def ui_alone(ui_host: UiHost = "127.0.0.1", ui_port: UiPort = 4280, token_file: 
 
 
 @app.command()
-def dashboard(port: Port = 4200) -> None:
+def dashboard(port: Port = 4200, host: Host = "127.0.0.1") -> None:
     """Show past runs: start a Prefect server until Ctrl-C. Example: [bold]amnesiac dashboard[/]"""
     with ready(server=False):
         import signal
 
         from tasks.prefect_server import local_server
 
-        with local_server(port) as url:
+        with local_server(port, host) as url:
             typer.echo(f"dashboard: {url.removesuffix('/api')}  (Ctrl-C ends it)")
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
 

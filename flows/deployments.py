@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,22 @@ def deployment(
     )
 
 
-def serve_deployments(deployments: Sequence[RunnerDeployment], poll_seconds: float = 5.0) -> None:
+Registering = Callable[[PrefectClient, Sequence[UUID]], Awaitable[None]]
+
+
+def serve_deployments(
+    deployments: Sequence[RunnerDeployment], poll_seconds: float = 5.0, register: Registering | None = None
+) -> None:
     """Register the deployments and run what is due, one run at a time, until SIGTERM or Ctrl-C; blocks.
 
     First cleans up after a process that was killed: runs it left pending or running become Crashed, and of the
     scheduled runs that were missed only the newest is made up for. Schedules stay active when this ends. A run in
     progress is ended and becomes Cancelled (`prefect.serve` would leave it Running for ever).
+    `register` is called with the ids of the deployments once the server knows them (`Alarms.register`).
     Raises WriterBusy when another process of this project serves. Needs a server (`tasks.prefect_server.local_server`).
     """
     with single_writer(Path(os.environ["PREFECT_HOME"]) / "serving"):
-        asyncio.run(_serve(deployments, poll_seconds))
+        asyncio.run(_serve(deployments, poll_seconds, register))
 
 
 async def refuse_other_parameters(client: PrefectClient, deployment_id: UUID) -> None:
@@ -94,7 +100,7 @@ def _schedule(recurrence: RecurrenceSettings) -> Schedule:
         raise SettingsError(f"recurrence.cron {recurrence.cron!r} in params.yaml: {error}") from error
 
 
-async def _serve(deployments: Sequence[RunnerDeployment], poll_seconds: float) -> None:
+async def _serve(deployments: Sequence[RunnerDeployment], poll_seconds: float, register: Registering | None) -> None:
     stopped = asyncio.Event()
     _stop_by_signal(stopped)
     runner = Runner(limit=1, pause_on_shutdown=False, query_seconds=poll_seconds)
@@ -105,6 +111,8 @@ async def _serve(deployments: Sequence[RunnerDeployment], poll_seconds: float) -
         of_ours = DeploymentFilter(id=DeploymentFilterId(any_=ids))
         await _crash_interrupted(client, of_ours)
         await _drop_missed(client, of_ours)
+        if register is not None:
+            await register(client, ids)
     serving = asyncio.create_task(runner.start())
     await asyncio.sleep(0)  # the runner sets its own SIGTERM handler in its first step, which kills without a word
     _stop_by_signal(stopped)

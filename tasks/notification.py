@@ -4,18 +4,22 @@ The command is a program with arguments, run without a shell. It reads one JSON 
 and request ids, never what a request names. That it fails is logged, and fails nothing.
 """
 
+import hashlib
 import json
 import logging
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.objects import State as RunState
+from prefect.events import emit_event
 from prefect.flows import Flow
+from pydantic import Field
 
 from amnesiac.errors import AmnesiacError
 from amnesiac.requests import Deadline, deadlines
@@ -23,6 +27,11 @@ from tasks.catalog import LAST_STATE, catalog
 from tasks.opaque import opaque
 from tasks.requesting import request_states
 
+DEADLINE = "amnesiac.deadline"
+"""Prefect's event: requests are overdue or due soon."""
+Alarming = Literal["failed", "crashed", "late", "deadline"]
+RunResource = Annotated[str, Field(pattern=r"^(prefect\.flow-run\.[0-9a-f-]{36})?$")]
+"""A run as events name it; empty for none."""
 _TIMEOUT_SECONDS = 60.0
 _log = logging.getLogger("amnesiac.notification")
 
@@ -37,14 +46,38 @@ def tell_of_crash(flow: Flow[..., Any], flow_run: FlowRun, state: RunState[Any])
     _tell_of_run("crashed", flow, flow_run, state)
 
 
+def tell_of_alarm(event: Alarming, run: str) -> bool:
+    """What an automation saw: run the user's command unless it took the same before; whether it takes it now.
+
+    run: Prefect's name of the run's resource, `prefect.flow-run.ID`; empty for deadlines
+    """
+    if event == "deadline":
+        return bool(alarms := _alarms()) and notify("deadline", {"requests": [_facts(one) for one in alarms]})
+    run_id = run.rpartition(".")[2]
+    if _mark(event, run_id).exists():
+        return False
+    return _noted(event, run_id, {"run_id": run_id, "state": event.capitalize(), "deadlines": _counts()})
+
+
 @task(name="watch the deadlines", cache_policy=NO_CACHE, persist_result=False)
 @opaque
 def watch_deadlines() -> None:
-    """Tell of requests that are overdue or due soon and not answered."""
-    alarms = [deadline for deadline in current_deadlines() if deadline.alarm in ("due soon", "overdue")]
-    if alarms:
+    """Tell of requests that are overdue or due soon and not answered: the command, and Prefect's automations."""
+    if alarms := _alarms():
         _log.warning("%d requests are overdue or due soon", len(alarms))
-        notify("deadline", {"requests": [_facts(deadline) for deadline in alarms]})
+        told = notify("deadline", {"requests": [_facts(deadline) for deadline in alarms]})
+        if not told or catalog().params().recurrence.notify_block:
+            counts = {alarm: sum(one.alarm == alarm for one in alarms) for alarm in ("overdue", "due soon")}
+            emit_event(DEADLINE, resource={"prefect.resource.id": project_resource()}, payload=counts)
+
+
+def project_resource() -> str:
+    """This project's name in Prefect's events: projects that share a server don't answer to each other's."""
+    return f"amnesiac.project.{hashlib.sha256(str(catalog().root).encode()).hexdigest()[:12]}"
+
+
+def _alarms() -> list[Deadline]:
+    return [deadline for deadline in current_deadlines() if deadline.alarm in ("due soon", "overdue")]
 
 
 def current_deadlines() -> tuple[Deadline, ...]:
@@ -54,16 +87,18 @@ def current_deadlines() -> tuple[Deadline, ...]:
     return deadlines(at.open_journal().requests(), request_states(), LAST_STATE, datetime.now(UTC), days)
 
 
-def notify(event: str, facts: Mapping[str, Any]) -> None:
-    """Run the user's command, if there is one, with `facts` on stdin."""
+def notify(event: str, facts: Mapping[str, Any]) -> bool:
+    """Run the user's command, if there is one, with `facts` on stdin; whether it ended well."""
     command = catalog().params().recurrence.notify_command
     if command is None:
-        return
+        return False
     message = {"event": event, "project": str(catalog().root), "at": datetime.now(UTC).isoformat(), **facts}
     try:
         _run(command, json.dumps(message))
     except (OSError, subprocess.SubprocessError) as error:
         _log.error("recurrence.notify_command %r didn't take %r: %s", command[0], event, error)
+        return False
+    return True
 
 
 def _run(command: Sequence[str], message: str) -> None:
@@ -75,7 +110,21 @@ def _run(command: Sequence[str], message: str) -> None:
 
 def _tell_of_run(event: str, flow: Flow[..., Any], flow_run: FlowRun, state: RunState[Any]) -> None:
     facts = {"flow": flow.name, "run": flow_run.name, "run_id": str(flow_run.id), "state": state.name}
-    notify(event, facts | {"deadlines": _counts()})
+    _noted(event, str(flow_run.id), facts | {"deadlines": _counts()})
+
+
+def _noted(event: str, run_id: str, facts: Mapping[str, Any]) -> bool:
+    """Tell, and note it, so that hook and automation don't both tell."""
+    told = notify(event, facts)
+    if told:
+        mark = _mark(event, run_id)
+        mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark.touch()
+    return told
+
+
+def _mark(event: str, run_id: str) -> Path:
+    return catalog().root / ".prefect" / "told" / f"{event}-{run_id}"
 
 
 def _counts() -> dict[str, int] | None:

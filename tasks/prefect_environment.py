@@ -12,6 +12,8 @@ from pathlib import Path
 
 from amnesiac.errors import AmnesiacError
 
+NO_FOREIGN_ORIGIN = "http://127.0.0.1"
+"""Allowed origins of a server whose port isn't known yet; `prefect_server` names the port."""
 _SETTINGS = {
     # nothing leaves the machine
     "DO_NOT_TRACK": "1",
@@ -20,6 +22,12 @@ _SETTINGS = {
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # nobody else gets in: loopback only; a browser page of another origin can neither read (CORS) nor write (CSRF)
+    "PREFECT_SERVER_API_HOST": "127.0.0.1",
+    "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+    "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": NO_FOREIGN_ORIGIN,
+    # a run that waits for another one isn't an alarm yet (Prefect's default is 15 s)
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "300",
     # DVC decides what is stale; what fails is stored all the same (its exception), and the default writes pickles
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
@@ -45,6 +53,8 @@ def configure(project: Path) -> None:
     home = project.resolve() / ".prefect"
     folders = {"PREFECT_HOME": home, "DVC_SITE_CACHE_DIR": home / "dvc-site-cache"}
     wanted = _SETTINGS | {name: str(folder) for name, folder in folders.items()}
+    if auth := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        wanted["PREFECT_API_AUTH_STRING"] = auth  # our own clients have to know it too
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
     if missing and "prefect" in sys.modules:
         raise PrefectAlreadyImported(

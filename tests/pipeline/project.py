@@ -170,10 +170,12 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def ask(server: str, path: str, **body: Any) -> Any:
     """POST to Prefect's API, e.g. `ask(url, "flow_runs/filter")`."""
-    request = urllib.request.Request(
-        f"{server}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{server}/csrf-token?client=tests", timeout=30) as response:
+        headers = {"Prefect-Csrf-Client": "tests", "Prefect-Csrf-Token": json.load(response)["token"]}
+    content = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server}/{path}", json.dumps(body).encode(), content | headers)
+    with opener.open(request, timeout=30) as response:
         return json.load(response)
 
 
