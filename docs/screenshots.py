@@ -89,8 +89,6 @@ def _pictures(context: Any, project: Path, prefect: str, status: str, run: str) 
     page.goto(f"{prefect}/runs/flow-run/{run}")
     page.get_by_text("Completed").first.wait_for(timeout=300_000)  # the graph itself is a canvas, without text
     _picture(page, None, "prefect-run", 960)
-    page.get_by_text("Artifacts", exact=True).last.click(timeout=300_000)
-    _picture(page, None, "prefect-artifacts", 960)
 
 
 def _picture(page: Any, address: str | None, name: str, height: int) -> None:
