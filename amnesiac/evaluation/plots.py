@@ -110,7 +110,7 @@ def kl_figure(metrics: Mapping[str, Any]) -> Figure:
     """
     roles = [role for role in roles_in(metrics) if role != "retrained"]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + 0.5 * len(roles)), layout="constrained")
+        figure = Figure(figsize=(7.2, 1.1 + 0.5 * len(roles)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, name in zip(panels, ("forget", "test"), strict=True):
             drawn = {role: metrics[role][f"kl_{name}"] for role in roles if metrics["samples"][name]}
@@ -120,10 +120,11 @@ def kl_figure(metrics: Mapping[str, Any]) -> Figure:
             widest = 1.25 * max([*drawn.values(), band or 0.0], default=0)
             axes.set(xlabel=f"nats, {name} set", xlim=(0, widest or 1.0))
             if band is not None:
-                axes.axvspan(0, band, color=COLOURS["retrained"], alpha=0.22, linewidth=0)
-                axes.axvline(band, color=COLOURS["retrained"], linewidth=1.5, label="another seed's retraining")
-                axes.legend(loc="lower right", frameon=False, fontsize=8)
+                axes.axvspan(0, band, color=COLOURS["retrained"], alpha=0.22, linewidth=0, zorder=0)
+                axes.axvline(band, color=COLOURS["retrained"], linewidth=1.5, label="a retraining with another seed")
         panels[0].set_ylim(len(roles) - 0.5, -0.5)
+        if panels[1].get_legend_handles_labels()[0]:
+            _legend(figure, panels[1])
         for axes in panels:
             axes.tick_params(axis="y", length=0)
     return figure

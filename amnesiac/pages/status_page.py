@@ -3,12 +3,14 @@
 Everything is escaped, and the page works without the script: that only keeps it up to date.
 """
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from amnesiac.requests.states import STATES
 
@@ -52,12 +54,24 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(moment=_moment, short=_short, left=_left, span=_span)
+    environment.filters.update(plain_times=_plain_times, code=_code)
     return environment
 
 
 def _moment(value: str | None) -> str:
     """2026-11-23T19:59:29Z as 2026-11-23 19:59; – for None."""
     return value[:16].replace("T", " ") if value else "–"
+
+
+def _plain_times(text: str) -> str:
+    """Every ISO-8601 time in a text as `_moment` shows it."""
+    return re.sub(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ", r"\1 \2", text)
+
+
+def _code(text: str) -> Markup:
+    """A text, escaped, with what stands between backticks as code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if k % 2 else part for k, part in enumerate(parts))
 
 
 def _short(value: str | None) -> str:

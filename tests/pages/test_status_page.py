@@ -66,10 +66,11 @@ def test_deadlines_in_words(days, said):
 
 
 def test_alarms_are_counted_in_the_title():
-    alarms = [{"level": "bad", "title": "1 overdue.", "text": "Publish."}] * 2
+    alarms = [{"level": "bad", "title": "1 overdue.", "text": "Run `amnesiac publish` <now>."}] * 2
     page = render_status(FACTS | {"alarms": alarms})
     assert "<title>(2) acme · amnesiac</title>" in page and page.count('class="alarm bad"') == 2
     assert "All in order" not in page
+    assert page.count("Run <code>amnesiac publish</code> &lt;now&gt;.") == 2
 
 
 def test_a_drift_beyond_its_budget_fills_the_meter_and_no_more():
