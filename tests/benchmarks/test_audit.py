@@ -18,7 +18,7 @@ def made(settled, plain, retrained=(0.45, 0.55)):
 def test_targets_are_of_the_random_set_and_every_held_out_retraining():
     found = targets(made((0.48, 0.53), (0.9, 0.95)))
     assert [(one["case"], one["met"]) for one in found] == [("random", True)] * 3 + [("mislabelled", True)]
-    assert "U-LiRA AUC of settled: .5 is inside its 95 % interval" == found[0]["what"]
+    assert found[0]["what"] == "U-LiRA AUC of settled: .5 is inside its 95 % interval"
     assert found[1]["auc_low"] == 0.9 and "outside of" in found[1]["what"]
 
 
