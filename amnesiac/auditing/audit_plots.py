@@ -93,14 +93,14 @@ def klom_rows(sets: Sets) -> list[dict[str, str | float]]:
 
 def _panels(sets: Sets, panel: Any, ylabel: str) -> Figure:
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.2 + 2.7 * len(sets), 3.6), layout="constrained")
+        figure = Figure(figsize=(max(4.8, 1.2 + 2.7 * len(sets)), 3.6), layout="constrained")
         row = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
         for axes, (name, figures) in zip(row, sets.items(), strict=True):
             panel(axes, figures)
             axes.set_title(name, fontsize=9.0)
         row[0].set_ylabel(ylabel)
         handles, labels = row[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside upper left", ncols=2 if len(sets) == 1 else 4, frameon=False)
     return figure
 
 

@@ -83,6 +83,8 @@ def erasures(started: Project, tmp_path_factory: pytest.TempPathFactory) -> Eras
     kept = replace(project, root=folder / "kept")
     shutil.copytree(project.root, kept.root, ignore=shutil.ignore_patterns(".prefect"))
     original = (project.data / "model/model.safetensors").read_bytes()
+    (project.data / "ensembles").mkdir()
+    (project.data / "ensembles/captured-of-an-audit.safetensors").write_bytes(original)
     project.edit("grace_days: 9", "grace_days: 0")
     finish(project.amnesiac("publish"), kept.amnesiac("publish", "--no-evaluate"))
     for each in (project, kept):
@@ -147,6 +149,7 @@ def test_nothing_of_the_erased_is_left(erasures: Erasures) -> None:
         assert not [one for one in erasures.plain if one in content], path
         assert erasures.original not in content, path
     assert not (erasures.project.data / "evaluation/examples.png").exists()
+    assert not list((erasures.project.data / "ensembles").iterdir()), "members of audits know the erased by position"
     [version] = (erasures.project.data / "published/versions").iterdir()
     assert version.name == head(erasures.project)["version"]
     assert [*files(erasures.remote)], "what dvc.lock names stays there"
