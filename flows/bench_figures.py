@@ -1,4 +1,4 @@
-"""`amnesiac bench kappa|rows|seal|capture`: figures of docs/methods.md and docs/performance.md."""
+"""`amnesiac bench kappa|rows|seal|capture|unlearn`: figures of docs/methods.md and docs/performance.md."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes, each with one thre
 KAPPA = ("case", "model", "optimizer", "seed", "rule", "rule_kl", "best", "best_kl", "regret", "spread_kl")
 ROWS = ("model", "format", "bytes_per_sample", "seal_seconds", "delete_ms")
 CAPTURE = ("model", "variant", "ratio", "low", "high", "seconds", "cpu_ratio", "bytes_per_sample", "peak_mb", "n")
+UNLEARN = ("model", "variant", "samples", "deleted", "ratio", "seconds", "p99", "bytes_per_sample", "peak_mb", "n")
 SEAL = ("model", "variant", "ratio", "seconds", "low", "high", "bytes_per_sample", "peak_mb", "n")
 
 
@@ -100,6 +101,28 @@ def capture(
         return
     _print(CAPTURE, result["rows"], f"Wall seconds, load {result['environment']['load']:.1f} before the run")
     _print(("what", "model", "measured", "target", "met"), result["targets"], "Targets")
+
+
+@bench.command("unlearn")
+def unlearn_command(
+    as_json: Json = False,
+    sizes: Annotated[list[int] | None, typer.Option("--samples", help="Training samples; repeatable.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Deletions of each kind.")] = 20,
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="AMNESIAC_DATA_ROOT", help="Published data; default: ../shared/datasets.")
+    ] = None,
+) -> None:
+    """Deletion latency against samples deleted and held. Example: [bold]amnesiac bench unlearn --samples 4000[/]"""
+    with core_errors(), progress_of("unlearn") as on_step:
+        from benchmarks.deleting import SIZES, unlearn_benchmark
+        from benchmarks.forgetting import Options
+
+        options = Options(data_root=data_root or shared_data(), workers=1)
+        result = unlearn_benchmark(options, sizes or SIZES, repeats, on_step)
+    if _as_json(result, as_json):
+        return
+    _print(UNLEARN, result["rows"], f"Wall seconds, load {result['environment']['load']:.1f} before the run")
+    _print(("what", "measured", "target", "met"), result["targets"], "Targets")
 
 
 def _as_json(result: Mapping[str, Any], wanted: bool) -> bool:
