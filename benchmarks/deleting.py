@@ -63,10 +63,13 @@ Weights = dict[str, torch.Tensor]
 OnStep = Callable[[str, int, int], None]
 
 
-def unlearn_benchmark(options: Options, sizes: Sequence[int], repeats: int, on_step: OnStep) -> dict[str, Any]:
+def unlearn_benchmark(
+    options: Options, sizes: Sequence[int], repeats: int, on_step: OnStep, source: str = "mnist"
+) -> dict[str, Any]:
     """{"rows", "targets", "exponents", "environment"}; raises DataError where MNIST isn't there.
 
-    sizes: numbers of training samples, each of them with a ledger of its own
+    sizes: numbers of samples to take for training (and testing, where the source has no split), a ledger each
+    source: of 28x28 digits
     """
     torch.set_num_threads(1)
     facts = environment(options) | {"load": os.getloadavg()[0], "repeats": repeats}
@@ -74,9 +77,9 @@ def unlearn_benchmark(options: Options, sizes: Sequence[int], repeats: int, on_s
     for k, size in enumerate(sorted(sizes)):
         with tempfile.TemporaryDirectory(prefix="unlearn-") as place:
             on_step(f"{size} samples: train and seal", k, len(sizes))
-            weights, run_id = _sealed(Path(place), options.data_root, size)
-            reference = reference or _retraining(Path(place), size)
-            rows += _measured(Path(place), weights, run_id, size, repeats)
+            weights, run_id, held = _sealed(Path(place), DataSettings(source=source, limit=size), options.data_root)
+            reference = reference or _retraining(Path(place))
+            rows += _measured(Path(place), weights, run_id, held, repeats)
     on_step("done", len(sizes), len(sizes))
     for row in rows:
         row["ratio"] = row["seconds"] / reference
@@ -119,9 +122,8 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def _sealed(place: Path, data_root: Path | None, size: int) -> tuple[Weights, str]:
-    """A sealed, encrypted ledger of so many samples in `place`; the trained weights and the run's id."""
-    data = DataSettings(source="mnist", limit=None if size >= 60_000 else size)
+def _sealed(place: Path, data: DataSettings, data_root: Path | None) -> tuple[Weights, str, int]:
+    """A sealed, encrypted ledger in `place`; the trained weights, the run's id, the number of training samples."""
     keys = LocalKeyStore(place / "keys", create=True)
     prepare_dataset(load_samples(data, data_root, 0), data, 0, place / "data", keys)
     dataset = open_dataset(place / "data", keys)
@@ -134,17 +136,17 @@ def _sealed(place: Path, data_root: Path | None, size: int) -> tuple[Weights, st
         capture, ledgers_for(capture), train.sample_ids, train.subject_ids, place / "ledger", place / "scratch", keys
     )
     result, manifest = train_with_capture(spec, factory, train, plan)
-    return result.weights, manifest.run_id
+    return result.weights, manifest.run_id, len(train)
 
 
-def _retraining(place: Path, size: int) -> float:
+def _retraining(place: Path) -> float:
     """Seconds of plain training of the CNN for EPOCHS epochs of 60,000 samples, from STEPS mini-batches."""
     keys = LocalKeyStore(place / "keys")
     train = open_dataset(place / "data", keys).split("train")
     training = TrainingSettings(epochs=1, optimizer=OptimizerSettings(lr=0.03, momentum=0.9), threads=1)
     model = build_model(ModelSettings(factory="cnn"), (1, 28, 28), 10, 0)
     optimizer = build_optimizer(training.optimizer, model.parameters())
-    steps = min(STEPS, size // training.batch_size)
+    steps = max(1, min(STEPS, len(train) // training.batch_size))
     loop = Loop(training, 0, train, np.zeros(len(train), bool), max_steps=steps)
     started = time.perf_counter()
     run_epochs(loop, model, optimizer, range(1))

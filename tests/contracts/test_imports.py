@@ -101,4 +101,4 @@ def test_every_flow_is_looked_at() -> None:
         if isinstance(node, ast.FunctionDef) and any("flow" in ast.unparse(d) for d in node.decorator_list)
     }
     assert decorated == {path.name for path in FLOWS}
-    assert len(FLOWS) == 7
+    assert len(FLOWS) == 8

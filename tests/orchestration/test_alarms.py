@@ -31,6 +31,7 @@ from tasks.alarms import Alarms
 from tasks.notification import project_resource, tell_of_alarm, watch_deadlines
 
 ROOT = Path(__file__).parents[2]
+SECTIONS = ("data", "model", "training", "capture", "unlearning", "evaluation")
 EVENTS = ("failed", "crashed", "late", "deadline")
 MODULE = """
 from prefect import flow
@@ -58,7 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "breaking").mkdir()
     (tmp_path / "breaking" / "__init__.py").touch()
     (tmp_path / "breaking" / "down.py").write_text(MODULE)
-    sections = {"seed": 0} | {name: {} for name in ("data", "model", "training", "capture", "unlearning")}
+    sections = {"seed": 0} | {name: {} for name in SECTIONS}
     command = {"notify_command": [sys.executable, "-c", NOTE]}
     (tmp_path / "params.yaml").write_text(json.dumps(sections | {"recurrence": command}))
     monkeypatch.setenv("AMNESIAC_PROJECT", str(tmp_path))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+SECTIONS = ("data", "model", "training", "capture", "unlearning", "evaluation")
+
 SHOW = "import json, sys; json.dump([sys.argv[1:], json.load(sys.stdin)], open('told.json', 'w'))"
 
 
@@ -16,7 +18,7 @@ def notify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
     from tasks.notification import notify as product
 
     def call(*command: str) -> None:
-        sections = {"seed": 0} | {name: {} for name in ("data", "model", "training", "capture", "unlearning")}
+        sections = {"seed": 0} | {name: {} for name in SECTIONS}
         recurrence = {"notify_command": list(command)} if command else {}
         (tmp_path / "params.yaml").write_text(json.dumps(sections | {"recurrence": recurrence}))
         product("failed", {"state": "Failed"})
