@@ -61,7 +61,7 @@ def _gradients(block: Block, layer: nn.Module, group: Sequence[Visits]) -> Itera
     if not can_wait(layer):
         yield from (_chosen(visits.done[block.layer], visits.kept) for visits in group)
         return
-    for calls in _joined([_captured(visits.calls[block.layer], visits.kept) for visits in group]):
+    for calls in _joined([_captured(v.calls[block.layer], v.kept) for v in group if v.kept.any()]):
         size = max(1, PART_NUMBERS // max(1, sum(_numbers(layer, call) for call in calls)))
         for part in zip(*(_split(call, size) for call in calls), strict=True):
             yield shares(block.layer, layer, part)
@@ -70,7 +70,7 @@ def _gradients(block: Block, layer: nn.Module, group: Sequence[Visits]) -> Itera
 def _joined(seen: list[Calls]) -> list[Calls]:
     """Mini-batches as one, where their samples have the same shape."""
     shapes = {tuple((call.x.shape[1:], call.b.shape[1:]) for call in calls) for calls in seen}
-    if len(seen) == 1 or len(shapes) > 1:
+    if len(seen) < 2 or len(shapes) > 1:
         return seen
     return [[_cat(same) for same in zip(*seen, strict=True)]]
 
