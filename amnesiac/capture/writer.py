@@ -44,6 +44,8 @@ class SpoolWriter:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._failed = False
+        self._acted = threading.Event()
+        self._acted.set()
 
     def visits(self, visits: Visits) -> None:
         """A mini-batch."""
@@ -60,9 +62,14 @@ class SpoolWriter:
             self._hand_over()
 
     def then(self, action: Job) -> None:
-        """Do `action` on the writing thread once everything so far is written."""
+        """Do `action` on the writing thread once everything so far is written; waits for the former action, so that
+        training is never more than one checkpoint ahead of the disk.
+        """
         self._hand_over()
-        self._put(action)
+        if not self._failed:  # then nothing is done any more
+            self._acted.wait()
+        self._acted.clear()
+        self._put(partial(self._act, action))
 
     def drain(self) -> None:
         """Wait until everything so far is written."""
@@ -99,9 +106,14 @@ class SpoolWriter:
                     job()
             except BaseException as error:  # handed to the training thread  # noqa: BLE001
                 self._error, self._failed = error, True
+                self._acted.set()
             finally:
                 del job  # holds tensors, and the next one may be long in coming
                 self._jobs.task_done()
+
+    def _act(self, action: Job) -> None:
+        action()
+        self._acted.set()
 
     def _raise(self) -> None:
         error, self._error = self._error, None

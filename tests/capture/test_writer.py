@@ -203,6 +203,51 @@ def test_training_waits_for_a_slow_disk(tmp_path, monkeypatch):
     assert written == [len(x) for x in run]
 
 
+def test_a_second_action_waits_for_the_first(tmp_path):
+    """What a kill costs is bounded: no later checkpoint is begun while the former isn't on disk."""
+    first, told, said = threading.Event(), [], threading.Event()
+    spool = Spool(tmp_path)
+    at_work = writer.SpoolWriter(spool, {})
+
+    def slow():
+        first.wait()
+        told.append("first")
+
+    def two():
+        at_work.then(slow)
+        said.set()
+        at_work.then(lambda: told.append("second"))
+        told.append("training goes on")
+
+    training = threading.Thread(target=two)
+    training.start()
+    said.wait()
+    training.join(0.1)
+    assert training.is_alive()
+    assert told == []
+    first.set()
+    training.join()
+    at_work.close()
+    spool.close()
+    assert told.index("first") < told.index("training goes on")
+
+
+def test_actions_after_an_error_do_not_wait_for_ever(tmp_path):
+    spool = Spool(tmp_path)
+    at_work = writer.SpoolWriter(spool, {})
+
+    def fail():
+        raise OSError(errno.ENOSPC, "full")
+
+    at_work.then(fail)
+    with pytest.raises(OSError, match="full"):
+        at_work.then(fail)
+    at_work.then(fail)
+    at_work.then(fail)
+    at_work.close()
+    spool.close()
+
+
 def test_durable_sizes_are_told_once_all_is_written(tmp_path):
     model, told = model_of("linear"), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
