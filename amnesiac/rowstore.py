@@ -6,14 +6,17 @@ One row array `NAME` in a Zarr group is two Zarr arrays:
     NAME       uint8 [n_rows, row_bytes]   one chunk a row, many rows a shard, uncompressed
     NAME.tags  uint8 [n_rows, 16 or 28]    what `RowSeal.seal` returned for each row: a checksum, or nonce and tag
 
+Tags are a `PagedTable`: its pages' digests lie in its attributes, a digest of those (the root) in the owner's record.
+
 Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
 the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run
 raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files.
 """
 
 import hashlib
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +27,7 @@ import tensorstore
 import zarr
 
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
+from amnesiac.page_digests import PAGE_ROWS, PageDigests, page_digests, rows_of
 
 Bytes2D = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.int64]
@@ -110,7 +114,6 @@ class RowWriter:
         shard = shard_rows(n_rows, row_bytes)
         group = zarr.open_group(array.group, mode="a", zarr_format=3)
         _create(group, array.name, (n_rows, row_bytes), shard, attributes or {})
-        _create(group, f"{array.name}.tags", (n_rows, array.seal.tag_bytes), n_rows, {})
         self._rows = _bulk(array.group / array.name)
         self._tags: Bytes2D = np.zeros((n_rows, array.seal.tag_bytes), np.uint8)
         self._shard = shard
@@ -141,18 +144,7 @@ class RowWriter:
         self._flush(self._n_pending)
         if self.written != self.n_rows:
             raise ValueError(f"{self.array.name}: {self.written} of {self.n_rows} rows were written")
-        if self.n_rows:
-            self._write(_bulk(self.array.group / f"{self.array.name}.tags"), self._tags)
-        return tags_root(self._tags)
-
-    def _write(self, target: Any, values: Bytes2D) -> None:
-        try:
-            target.write(values).result()
-        except (ValueError, OSError) as error:
-            raise StoreError(
-                f"{self.array.group}: rows of {self.array.name!r} can't be written: {error}. Free disk space or mend "
-                "the permissions, then run the stage again: nothing was published"
-            ) from error
+        return write_table(self.array.group, f"{self.array.name}.tags", self._tags)
 
     def _flush(self, count: int) -> None:
         if count == 0:
@@ -162,7 +154,7 @@ class RowWriter:
         index = np.arange(self.written, self.written + count)
         contexts = self.array.contexts(index)
         stored, self._tags[index] = self.array.seal.seal(np.ascontiguousarray(now), index, contexts)
-        self._write(self._rows[self.written : self.written + count], stored)
+        _write(self.array.group, self.array.name, self._rows[self.written : self.written + count], stored)
         self.written += count
         self._pending, self._n_pending = ([later.copy()] if len(later) else []), len(later)
 
@@ -175,8 +167,8 @@ class RowReader:
         self.array = array
         try:
             self._rows = _bulk(array.group / array.name)
-            self._tags: Bytes2D = np.asarray(_bulk(array.group / f"{array.name}.tags").read().result())
-        except (ValueError, OSError) as error:
+            self._tags = PagedTable(array.group, f"{array.name}.tags")
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise DamagedStore(f"{array.group}: row array {array.name!r} can't be opened: {error}") from error
         self.n_rows, self.row_bytes = (int(k) for k in self._rows.shape)
         if self._tags.shape != (self.n_rows, array.seal.tag_bytes):
@@ -187,8 +179,8 @@ class RowReader:
             )
 
     def root(self) -> str:
-        """Digest over all tags, to compare with what `RowWriter.close` returned."""
-        return tags_root(self._tags)
+        """Digest over the tags' pages, to compare with what `RowWriter.close` returned."""
+        return self._tags.root()
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Bytes2D:
         """Rows `[len(rows), row_bytes]` in the order asked for.
@@ -206,9 +198,8 @@ class RowReader:
         except (ValueError, OSError) as error:
             raise DamagedRow(f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}") from error
         try:
-            return self.array.seal.unseal(
-                np.ascontiguousarray(stored), self._tags[index], index, self.array.contexts(index)
-            )
+            tags = self._tags.read(index)
+            return self.array.seal.unseal(np.ascontiguousarray(stored), tags, index, self.array.contexts(index))
         except RefusedRow as error:
             row = index[error.at]
             raise DamagedRow(f"{self.array.group}: row {row} of {self.array.name!r} is damaged: {error}") from error
@@ -229,17 +220,74 @@ def remove_group(group: Path) -> None:
     shutil.rmtree(group, ignore_errors=True)
 
 
-def tags_root(tags: Bytes2D) -> str:
-    """BLAKE2b-256 over the tags in row order."""
-    return hashlib.blake2b(np.ascontiguousarray(tags).tobytes(), digest_size=32).hexdigest()
+def write_table(group: Path, name: str, rows: Bytes2D) -> str:
+    """Write a `PagedTable` of rows `[n, width]`; its root. Replaces one of the same name; raises StoreError."""
+    n, width = rows.shape
+    pages, page = page_digests(rows), max(1, min(n, PAGE_ROWS))
+    shape, shard = (n, width), -(-max(n, 1) // page) * page
+    _create(zarr.open_group(group, mode="a", zarr_format=3), name, shape, shard, {"pages": pages.digests}, page)
+    if n:
+        _write(group, name, _bulk(group / name), rows)
+    return pages.root
 
 
-def _create(group: zarr.Group, name: str, shape: tuple[int, int], shard: int, attributes: dict[str, Any]) -> None:
+class PagedTable:
+    """Narrow rows in clear, checked a page at a time when they are first read, and kept in memory from then on.
+
+    Raises ValueError, KeyError, TypeError or OSError where it can't be opened. Nothing that it reads is to be trusted
+    unless `root` is what `write_table` returned.
+    """
+
+    def __init__(self, group: Path, name: str) -> None:
+        self._rows = _bulk(group / name)
+        self.shape = int(self._rows.shape[0]), int(self._rows.shape[1])
+        attributes = json.loads((group / name / "zarr.json").read_text())["attributes"]
+        self._pages = PageDigests(self.shape[0], attributes["pages"])
+        self._held: Bytes2D = np.zeros(self.shape, np.uint8)
+        self._checked = np.zeros(-(-self.shape[0] // PAGE_ROWS), np.bool_)
+
+    def root(self) -> str:
+        """Digest over the number of rows and the pages' digests."""
+        return self._pages.root
+
+    def read(self, index: Index) -> Bytes2D:
+        """Rows `[len(index), width]`; raises RefusedRow for the first that lies in a page that was altered, OSError."""
+        pages = index // PAGE_ROWS
+        wanted = np.unique(pages)
+        for page in self._refused(wanted[~self._checked[wanted]]):
+            first = page * PAGE_ROWS
+            reason = f"the tags of rows {first} to {first + PAGE_ROWS - 1} don't match their digest"
+            raise RefusedRow(int(np.flatnonzero(pages == page)[0]), reason)
+        return self._held[index]
+
+    def _refused(self, pages: Index) -> Iterator[int]:
+        """Read pages; those that don't match their digests."""
+        rows = rows_of(pages, self.shape[0])
+        self._held[rows] = np.asarray(self._rows[rows].read().result())
+        for page in pages.tolist():
+            self._checked[page] = self._pages.matches(page, self._held[page * PAGE_ROWS : (page + 1) * PAGE_ROWS])
+            if not self._checked[page]:
+                yield page
+
+
+def _write(group: Path, name: str, target: Any, values: Bytes2D) -> None:
+    try:
+        target.write(values).result()
+    except (ValueError, OSError) as error:
+        raise StoreError(
+            f"{group}: rows of {name!r} can't be written: {error}. Free disk space or mend the permissions, then run "
+            "the stage again: nothing was published"
+        ) from error
+
+
+def _create(
+    group: zarr.Group, name: str, shape: tuple[int, int], shard: int, attributes: dict[str, Any], chunk: int = 1
+) -> None:
     group.create_array(
         name,
         shape=shape,
-        chunks=(1, shape[1]) if not name.endswith(".tags") else (max(shape[0], 1), shape[1]),
-        shards=(shard, shape[1]) if not name.endswith(".tags") else None,
+        chunks=(chunk, shape[1]),
+        shards=(shard, shape[1]),
         dtype="uint8",
         compressors=None,
         fill_value=0,

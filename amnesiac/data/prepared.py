@@ -62,8 +62,8 @@ def prepare_dataset(
     content = content_hash(samples, splits, mean, std)
     seal: RowSeal = Checksum()
     if keys is not None:
-        seal = Encrypted(keys, keys.ensure([sample_name(sample) for sample in index["sample_id"]]))
-        index = encrypted_index(index, keys, seal.numbers, content)
+        numbers = keys.ensure([sample_name(sample) for sample in index["sample_id"]])
+        seal, index = Encrypted(keys, numbers), encrypted_index(index, keys, numbers, content)
     with whole_folder(destination) as folder:
         rows_root = _write_images(RowArray(folder / GROUP, ROWS, content, seal), samples.images, order)
         index.to_parquet(folder / INDEX, index=False)

@@ -12,7 +12,7 @@ from amnesiac.errors import DamagedStore, SpecMismatch, UnsealedStore
 from amnesiac.hashing import hash_json
 
 FILE = "dataset.json"
-FORMAT = 1
+FORMAT = 2
 LIBRARIES = (
     "amnesiac", "cryptography", "numpy", "pandas", "pillow", "pyarrow", "tensorstore", "torch", "torchvision", "zarr",
 )  # fmt: skip

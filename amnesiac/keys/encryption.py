@@ -11,7 +11,7 @@ instructions for: 1.5 to 3 times as fast here. Reading doesn't need the hash at 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class _Derived(NamedTuple):
 
 
 class Encrypted:
-    """A `RowSeal` (amnesiac.rowstore): row k is encrypted with data key `numbers[k]` of the store.
+    """A `RowSeal` (amnesiac.rowstore): row k is encrypted with data key `numbers[k]` of the store, or `numbers([k])`.
 
     The context (owner, array, row) is associated data, so a row that was altered, swapped with another or brought from
     another run is refused. A tag is the nonce, 12 bytes, and GCM's tag, 16 bytes.
@@ -45,8 +45,9 @@ class Encrypted:
 
     tag_bytes = NONCE_BYTES + GCM_TAG_BYTES
 
-    def __init__(self, store: KeyStore, numbers: Numbers) -> None:
-        self.store, self.numbers = store, np.asarray(numbers, np.int64)
+    def __init__(self, store: KeyStore, numbers: Numbers | Callable[[Numbers], Numbers]) -> None:
+        self.store = store
+        self._numbers = numbers if callable(numbers) else np.asarray(numbers, np.int64).__getitem__
 
     def seal(self, rows: Bytes2D, index: Numbers, contexts: Sequence[bytes]) -> tuple[Bytes2D, Bytes2D]:
         """Rows `[k, row_bytes]` that lie at `index`, encrypted, and their tags `[k, 28]`; raises KeyDestroyed."""
@@ -81,7 +82,8 @@ class Encrypted:
                 raise RefusedRow(part.start + k, "its authentication tag differs") from error
 
     def _keys(self, index: Numbers) -> Iterator[_Derived]:
-        return _derived(self.store.keys(self.numbers[index]), self.numbers[index])
+        numbers = self._numbers(index)
+        return _derived(self.store.keys(numbers), numbers)
 
 
 def seal_texts(store: KeyStore, numbers: Numbers, texts: Sequence[str], context: str) -> list[bytes]:

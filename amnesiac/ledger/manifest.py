@@ -12,7 +12,7 @@ from amnesiac.durable import write_json
 from amnesiac.errors import DamagedStore, UnsealedStore
 from amnesiac.hashing import hash_json
 
-FORMAT = 2
+FORMAT = 3
 NAME = "manifest.json"
 
 
@@ -31,6 +31,8 @@ class Manifest:
     """Everything that must match before a row of the ledger is used.
 
     run:          what the caller says about the run (specification, hashes of model and data)
+    index_root:   of the table of all training samples that deletions read a few pages of (ledger.index)
+    classes:      training samples of each class, by class number as text; empty where classes aren't known
     visits:       expected visits a sample, samples, smallest and largest number of visits recorded
     attachments:  further files and their SHA-256
     store_id:     of the key store that rows and ids are encrypted with; None: they lie in clear
@@ -45,6 +47,8 @@ class Manifest:
     initial_sha256: str
     final_sha256: str
     samples_sha256: str
+    index_root: str
+    classes: dict[str, int]
     visits: dict[str, int]
     entries: dict[str, LedgerEntry]
     residual: dict[str, float]

@@ -18,8 +18,9 @@ from amnesiac.errors import IncompleteStore
 from amnesiac.hashing import hash_file, hash_tensors
 from amnesiac.keys import KeyStore, seal_ids
 from amnesiac.ledger.base import BASE, write_base
+from amnesiac.ledger.index import write_index
 from amnesiac.ledger.manifest import LedgerEntry, Manifest
-from amnesiac.ledger.protection import STEP_KEYS, Owners, RowPlace, owners, row_place, step_key_bytes
+from amnesiac.ledger.protection import ROWS, STEP_KEYS, Owners, RowPlace, owners, row_place, step_key_bytes
 from amnesiac.ledger.settled_rows import SettledWriting, write_settled
 from amnesiac.ledger.settling import Settling, Weights
 from amnesiac.ledger.spec import LedgerSpec
@@ -70,7 +71,7 @@ def seal(
         table = _with_rows(visit_table(spool.index), run)
         counts = _check_complete(spool.index, table, run)
         keys = _owners(run, ledgers, len(spool.steps))
-        _write_samples(folder, run, counts, table, keys)
+        index_root = _write_samples(folder, run, counts, table, keys)
         place = row_place(folder, run.run_id, keys, table.samples)
         optimizer = functools.cache(lambda: optimizer_weights(spool))
         facts = {} if run.settling is None else run.settling.facts()
@@ -86,7 +87,7 @@ def seal(
             write_bytes(folder / name, content)
         if keys is not None and len(keys.steps):
             write_bytes(folder / STEP_KEYS, step_key_bytes(keys.steps))
-        manifest = _manifest(folder, run, spool, counts, written)
+        manifest = _manifest(folder, run, spool, counts, index_root, written)
         manifest.write(folder)
     return manifest
 
@@ -116,8 +117,7 @@ def _write_settled(
 ) -> dict[str, tuple[LedgerEntry, Vector | None]]:
     """The settled rows, and the base: what is left of the weights when every sample's row is added to them."""
     assert run.settling is not None
-    classes = np.full(len(run.sample_ids), -1, np.int64) if run.labels is None else run.labels
-    steps, own = step_weights(specs[0], spool, lambda: optimizer_weights(spool)), classes[table.samples]
+    steps, own = step_weights(specs[0], spool, lambda: optimizer_weights(spool)), _labels(run)[table.samples]
     writing = SettledWriting(spool, table, steps, run.settling, own, Weights(run.settling))
     found = write_settled(folder, place, specs, writing, progress)
     write_base(folder / BASE, run.final, spool.layout.parameters, found[specs[0].name][1])
@@ -143,12 +143,19 @@ def _check_complete(index: npt.NDArray[np.int64], table: VisitTable, run: Run) -
 
 def _write_samples(
     folder: Path, run: Run, counts: npt.NDArray[np.int64], table: VisitTable, keys: Owners | None
-) -> None:
+) -> str:
+    """Write what is known of the samples, with ids and as numbers alone; the root of the latter."""
     ledger_row = np.full(len(run.sample_ids), -1, np.int64)
     ledger_row[table.samples] = np.arange(len(table.samples))
-    labels = np.full(len(run.sample_ids), -1, np.int64) if run.labels is None else run.labels
+    labels = _labels(run)
     frame = pd.DataFrame(_id_columns(run, keys) | {"label": labels, "visits": counts, "ledger_row": ledger_row})
     frame.to_parquet(folder / SAMPLES, index=False)
+    numbers = np.full(len(labels), -1, np.int64) if keys is None else keys.samples
+    return write_index(folder / ROWS, numbers, ledger_row, labels, counts)
+
+
+def _labels(run: Run) -> npt.NDArray[np.int64]:
+    return np.full(len(run.sample_ids), -1, np.int64) if run.labels is None else run.labels
 
 
 def _id_columns(run: Run, keys: Owners | None) -> dict[str, Any]:
@@ -164,6 +171,7 @@ def _manifest(
     run: Run,
     spool: SpoolReader,
     counts: npt.NDArray[np.int64],
+    index_root: str,
     written: Mapping[str, tuple[LedgerEntry, Vector | None]],
 ) -> Manifest:
     index = pd.DataFrame({"sample": spool.index[:, 0], "step": spool.index[:, 1]})
@@ -178,6 +186,8 @@ def _manifest(
         initial_sha256=hash_tensors(run.initial),
         final_sha256=hash_tensors(run.final),
         samples_sha256=hash_file(folder / SAMPLES) + hash_file(folder / VISITS),
+        index_root=index_root,
+        classes=_classes(_labels(run)),
         visits={
             "samples": len(counts),
             "expected": -1 if run.expected_visits is None else run.expected_visits,
@@ -190,6 +200,11 @@ def _manifest(
         residual={name: _relative(path + total, path) for name, total in totals.items()},
         store_id=run.keys.store_id if run.keys else None,
     )
+
+
+def _classes(labels: npt.NDArray[np.int64]) -> dict[str, int]:
+    found, counts = np.unique(labels[labels >= 0], return_counts=True)
+    return {str(label): int(count) for label, count in zip(found, counts, strict=True)}
 
 
 def _further_files(folder: Path, run: Run) -> list[str]:

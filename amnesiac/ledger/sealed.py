@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from amnesiac.errors import DamagedRow, DamagedStore, IncompleteStore, SpecMismatch, UnknownSample
 from amnesiac.hashing import hash_file
 from amnesiac.keys import Encrypted, KeyStore, check_store, unseal_ids
+from amnesiac.ledger.index import KEY, LABEL, LEDGER_ROW, SampleIndex
 from amnesiac.ledger.manifest import Manifest, read_manifest
 from amnesiac.ledger.protection import ROWS, STEP_KEYS, step_numbers
 from amnesiac.ledger.reading import codec_of
@@ -27,17 +28,22 @@ READ_BYTES = 64 << 20
 class SealedLedger:
     """Rows by sample or step.
 
-    table: samples.parquet as it lies on disk;  keys: the store that it is encrypted with, None for a ledger in clear
+    index: what is known of each sample, in numbers;  keys: the store that it is encrypted with, None for one in clear
     """
 
     folder: Path
     manifest: Manifest
-    table: pd.DataFrame
+    index: SampleIndex
     keys: KeyStore | None = None
 
     def __len__(self) -> int:
         """Training samples."""
-        return len(self.table)
+        return len(self.index)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """samples.parquet as it lies on disk; raises DamagedStore."""
+        return self._parquet(SAMPLES, self.manifest.samples_sha256[:64])
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -55,12 +61,16 @@ class SealedLedger:
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Class of each training sample, -1 where it isn't known."""
-        return self.table["label"].to_numpy(np.int64)
+        return self.index.all(LABEL)
+
+    def labels_of(self, positions: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Classes of the training samples at `positions`; reads no more of the ledger than it must."""
+        return self.index.of(positions, LABEL)
 
     @property
     def erased(self) -> npt.NDArray[np.bool_]:
         """Training samples whose key was destroyed, `[n]`: their rows can't be read."""
-        return ~self.keys.alive(self.table["key"].to_numpy(np.int64)) if self.keys else np.zeros(len(self), bool)
+        return ~self.keys.alive(self.index.all(KEY)) if self.keys else np.zeros(len(self), bool)
 
     @cached_property
     def step_keys(self) -> npt.NDArray[np.int64]:
@@ -95,7 +105,7 @@ class SealedLedger:
 
     def sample_rows(self, positions: Sequence[int]) -> list[int]:
         """Ledger rows of training samples; raises IncompleteStore naming samples that were not captured."""
-        rows = self.table["ledger_row"].to_numpy()[list(positions)]
+        rows = self.index.of(positions, LEDGER_ROW)
         if (missing := np.flatnonzero(rows < 0)).size:
             ids = self.samples["sample_id"].to_numpy()[np.asarray(positions)[missing[:5]]]
             raise IncompleteStore(
@@ -107,7 +117,7 @@ class SealedLedger:
 
     def steps_of(self, positions: Sequence[int], before: Sequence[int] = ()) -> list[int]:
         """Optimiser steps whose mini-batch held any of the training samples, but none of those `before`."""
-        visits = pd.read_parquet(self.folder / VISITS)
+        visits = self._parquet(VISITS, self.manifest.samples_sha256[64:])
         seen, undone = (set(visits.loc[visits["sample"].isin(list(p)), "step"].tolist()) for p in (positions, before))
         return sorted(seen - undone)
 
@@ -123,7 +133,7 @@ class SealedLedger:
         """The decrypted bytes of all kinds of rows of training samples, where they were captured: what a search for
         residues looks for. Raises DamagedRow, KeyDestroyed.
         """
-        captured = self.table["ledger_row"].to_numpy(np.int64)[list(positions)]
+        captured = self.index.of(positions, LEDGER_ROW)
         rows = np.sort(captured[captured >= 0])
         names = [name for name in self.manifest.entries if not name.startswith("updates")]
         return [row.tobytes() for name in names for row in self._read(self._reader(name), name, rows)]
@@ -141,14 +151,21 @@ class SealedLedger:
 
     def _alive(self, name: str, n_rows: int) -> npt.NDArray[np.int64]:
         rows = np.arange(n_rows)
-        return rows[self.keys.alive(self._numbers(name))] if self.keys else rows
+        return rows[self.keys.alive(self._key_numbers(name, rows))] if self.keys else rows
 
-    def _numbers(self, name: str) -> npt.NDArray[np.int64]:
-        """The data key of each row."""
-        if name.startswith("updates"):
-            return self.step_keys
-        captured = self.table.loc[self.table["ledger_row"] >= 0].sort_values("ledger_row")
-        return captured["key"].to_numpy(np.int64)
+    def _key_numbers(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The data keys of rows."""
+        return self.step_keys[rows] if name.startswith("updates") else self.index.of(self._owners(name, rows), KEY)
+
+    @cached_property
+    def _captured(self) -> npt.NDArray[np.int64]:
+        """Positions of the samples that have rows, in the rows' order."""
+        return np.flatnonzero(self.index.all(LEDGER_ROW) >= 0)
+
+    def _parquet(self, name: str, sha256: str) -> pd.DataFrame:
+        if hash_file(self.folder / name) != sha256:
+            raise DamagedStore(f"{self.folder}: {name} was altered. Restore the ledger with `dvc checkout`")
+        return pd.read_parquet(self.folder / name)
 
     def _sum(self, name: str, rows: Sequence[int], parts: int) -> npt.NDArray[np.float64]:
         reader, codec = self._reader(name), codec_of(self.manifest.entries[name].codec, self.attachment)
@@ -166,7 +183,7 @@ class SealedLedger:
                 f"{self.folder} holds no {name!r} rows (only {sorted(self.manifest.entries)}): add the method to "
                 "capture.methods in params.yaml and train again"
             )
-        seal = Encrypted(self.keys, self._numbers(name)) if self.keys else Checksum()
+        seal = Encrypted(self.keys, partial(self._key_numbers, name)) if self.keys else Checksum()
         reader = RowReader(RowArray(self.folder / ROWS, name, self.manifest.run_id, seal))
         if reader.root() != entry.root or (reader.n_rows, reader.row_bytes) != (entry.rows, entry.row_bytes):
             raise DamagedStore(
@@ -184,9 +201,8 @@ class SealedLedger:
 
     def _owners(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The number each row's coordinates are drawn from: its sample's position (rows of steps share theirs)."""
-        if name.startswith("updates"):
-            return rows
-        return np.flatnonzero(self.table["ledger_row"].to_numpy() >= 0)[rows]
+        all_have_rows = name.startswith("updates") or self.manifest.entries[name].rows == len(self)
+        return rows if all_have_rows else self._captured[rows]
 
     def _describe(self, name: str, rows: npt.NDArray[np.int64]) -> str:
         if name.startswith("updates"):
@@ -230,7 +246,5 @@ def open_ledger(
     for name in (SAMPLES, VISITS):
         if not (folder / name).exists():
             raise DamagedStore(f"{folder}: {name} is missing. Restore the ledger with `dvc checkout`")
-    if hash_file(folder / SAMPLES) + hash_file(folder / VISITS) != manifest.samples_sha256:
-        raise DamagedStore(f"{folder}: {SAMPLES} or {VISITS} was altered. Restore the ledger with `dvc checkout`")
     keys = check_store(folder, manifest.store_id, keys)
-    return SealedLedger(folder, manifest, pd.read_parquet(folder / SAMPLES), keys)
+    return SealedLedger(folder, manifest, SampleIndex(folder / ROWS, manifest.index_root), keys)

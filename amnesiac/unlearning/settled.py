@@ -38,11 +38,10 @@ def delete(
     if UNSETTLED in ledger.manifest.entries:
         return _settled_now(ledger, forget)
     gone = classes_gone(ledger, [*forget, *before]) if CLASS_LEDGER in ledger.manifest.entries else set[int]()
-    labels = ledger.labels
-    whole = [sample for sample in forget if labels[sample] in gone]
+    whole = [s for s, label in zip(forget, ledger.labels_of(forget).tolist(), strict=True) if label in gone]
     if not whole:
         return summed(ledger, LEDGER, ledger.sample_rows(forget))
-    few = summed(ledger, LEDGER, ledger.sample_rows([sample for sample in forget if labels[sample] not in gone]))
+    few = summed(ledger, LEDGER, ledger.sample_rows(sorted(set(forget) - set(whole))))
     by_class = summed(ledger, CLASS_LEDGER, ledger.sample_rows(whole))
     additive = ledger.total(LEDGER, ledger.sample_rows(whole))
     delta = {name: value + few.delta[name] for name, value in by_class.delta.items()}
@@ -57,9 +56,9 @@ def classes_gone(ledger: SealedLedger, deleted: Sequence[int]) -> set[int]:
 
 def class_shares(ledger: SealedLedger, deleted: Sequence[int]) -> npt.NDArray[np.float64]:
     """Deleted samples of each class over all of them, `[classes]`; empty where classes are not known."""
-    labels = ledger.labels
-    counts = np.bincount(labels[labels >= 0])
-    taken = labels[np.unique(np.asarray(deleted, np.int64))]
+    sizes = {int(label): count for label, count in ledger.manifest.classes.items()}
+    counts = np.array([sizes.get(label, 0) for label in range(max(sizes, default=-1) + 1)], np.int64)
+    taken = ledger.labels_of(np.unique(np.asarray(deleted, np.int64)).tolist())
     shares: npt.NDArray[np.float64] = np.bincount(taken[taken >= 0], minlength=len(counts)) / np.maximum(counts, 1)
     return shares
 
@@ -68,7 +67,7 @@ def _settled_now(ledger: SealedLedger, forget: Sequence[int]) -> Deletion:
     """Sum the contributions by segment, then settle them in the curvature of the samples that are left."""
     rows, curvature = ledger.sample_rows(forget), from_bytes(ledger.attachment(FILE))
     choices = ledger.manifest.entries[UNSETTLED].codec["settling"]
-    shares = _forgotten_shares(ledger.labels[list(forget)], curvature.counts)
+    shares = _forgotten_shares(ledger.labels_of(forget), curvature.counts)
     kappa = Kappa(**choices["whole" if (shares > WHOLE_CLASS).any() else "few"]["kappa"])
     sums = torch.from_numpy(ledger.segment_totals(UNSETTLED, rows)).float()
     parts, start = [], 0

@@ -18,7 +18,7 @@ from amnesiac.verification.tensors import REMEDY, Tensors, read_bytes, read_tens
 
 MANIFEST, BASE = "manifest.json", "base.safetensors"
 SAMPLES, VISITS, ROWS, SETTLED = "samples.parquet", "visits.parquet", "rows.zarr", "settled"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

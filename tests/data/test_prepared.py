@@ -238,8 +238,8 @@ def test_torn_or_foreign_record(folder: Path) -> None:
     path.write_text("[]")
     with pytest.raises(DamagedStore, match="isn't a JSON object"):
         open_dataset(folder)
-    path.write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(SpecMismatch, match="data set format 2, this version reads 1: prepare it again"):
+    path.write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(SpecMismatch, match="data set format 3, this version reads 2: prepare it again"):
         open_dataset(folder)
 
 

@@ -1,6 +1,7 @@
 """An encrypted ledger gives the bits of one in clear, shows nothing without its keys, and can be erased in parts."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -92,7 +93,9 @@ def test_what_is_said_of_samples_and_run_is_the_same(plain, sealed):
 
 def test_no_id_and_no_delta_lies_in_clear(plain, sealed):
     ours, theirs = files(sealed[0].folder), files(plain.folder)
-    rows = {name: content for name, content in theirs.items() if "/c/" in name and ".tags" not in name}
+    rows = {
+        name: content for name, content in theirs.items() if "/c/" in name and not re.search(r"\.tags/|/samples/", name)
+    }
     assert len(rows) == len(plain.manifest.entries)
     everything = b"".join(ours.values())
     for name, content in rows.items():
@@ -146,7 +149,8 @@ def test_altered_rows_and_ids(own):
     ledger = opened(own)
     swapped = ledger.table["ids"].tolist()[::-1]
     with pytest.raises(DamagedStore, match=r"samples\.parquet: the ids of row 0 were altered"):
-        _ = replace(ledger, table=ledger.table.assign(ids=swapped)).samples
+        ledger.__dict__["table"] = ledger.table.assign(ids=swapped)
+        _ = ledger.samples
 
 
 @pytest.mark.parametrize("method", CAPTURE.methods)
