@@ -31,6 +31,7 @@ from amnesiac.seeding import numpy_generator
 MASK = "mask-{}.safetensors"
 EXACT_BELOW = 2.0**13  # 53 bits of float64, 40 of them after the point
 _CALIBRATION = 256
+_COPIES = 8  # of a visit's numbers that settling holds at once, about: shares, products, both forms of a row
 Codec = QuantisedRows | MaskedRows | SampleRows
 
 
@@ -78,7 +79,7 @@ def write_settled(
     sized = zip(specs, codecs, strict=True)
     writers = [RowWriter(place.array(spec), n, codec.row_bytes) for spec, codec in sized]
     totals, bounds = [np.zeros(writing.spool.layout.numel) for _ in specs], np.zeros(len(specs))
-    for part in chunks(writing.table, _width(writing, finish)):
+    for part in chunks(writing.table, _COPIES * _width(writing, finish)):
         chosen = np.arange(n)[part]
         for k, parts in enumerate(writing.rows(specs, chosen, finish)):
             encoded = _encode(codecs[k], parts, bases)
