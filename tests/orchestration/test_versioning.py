@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,3 +137,27 @@ def test_a_busy_dvc_is_waited_for_but_not_for_ever(project: Path) -> None:
             stale_stages(project, patience=0)
         assert stale_stages(project, patience=60) == frozenset()
         assert repro.wait() == 0
+
+
+def test_dvc_is_asked_again_only_once_something_has_changed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, run = [], subprocess.run
+
+    def counted(command: list[str], **options: Any) -> Any:
+        started.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr("tasks.versioning.subprocess.run", counted)
+    assert [stale_stages(project) for _ in range(3)] == [frozenset()] * 3
+    assert len(started) == 1
+    (project / "copy.txt").write_text((project / "copy.txt").read_text())
+    assert stale_stages(project) == frozenset(), "another file of the same content"
+    assert len(started) == 2
+    (project / "folder/one more").touch()
+    assert stale_stages(project) == {"first", "second"}
+    record_stages(project, ["first"])
+    assert len(started) == 4, "recorded and asked in one"
+    assert stale_stages(project) == {"second"}
+    assert len(started) == 4, "recording has asked already"
+    (project / "dvc.lock").unlink()
+    assert stale_stages(project) == {"first", "second"}
+    assert len(started) == 5

