@@ -105,6 +105,14 @@ class StaleWriter(StoreError):
     """Another writer has taken over meanwhile: its fence is newer, or HEAD has moved. Nothing was changed."""
 
 
+class ProcessDied(StoreError):
+    """One of several processes that train together ended without a word: killed, or out of memory."""
+
+
+class PeerLost(ProcessDied):
+    """Another of the processes that train together has ended: a consequence, whose cause is that process's error."""
+
+
 class KeyStoreMissing(StoreError):
     """What is to be read is encrypted, and its key store isn't there: restore it, or say where it lies."""
 

@@ -18,6 +18,9 @@ Unknown = Literal["refuse", "go_on"]
 MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
 
 
+_ONE_PART_ONE_PROCESS = (("micro_batch", None), ("processes", 1))
+
+
 class Settings(BaseModel):
     """Frozen, and an unknown name is an error (it would be a typo that is silently ignored)."""
 
@@ -97,8 +100,36 @@ class TrainingSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     augment: AugmentSettings = AugmentSettings()
     clip_norm: Positive | None = None
-    threads: Annotated[int, Field(gt=0)] = 1
+    threads: Annotated[int, Field(gt=0)] = Field(1, description="of each process; part of the result")
     device: str = "cpu"
+    micro_batch: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="samples that go through the model at once: a mini-batch is computed in such parts, and "
+        "their gradients are added up before the one step; null: all at once",
+    )  # fmt: skip
+    processes: Annotated[int, Field(gt=0)] = Field(
+        1, description="that train together, each on its slice of every mini-batch; part of the result, as threads are"
+    )
+
+    @model_validator(mode="after")
+    def _work_for_every_process(self) -> "TrainingSettings":
+        if self.processes > self.batch_size:
+            raise ValueError(
+                f"training.processes {self.processes} is above batch_size {self.batch_size}: each needs a sample of "
+                "every mini-batch; take fewer processes, or larger mini-batches"
+            )
+        if self.processes > 1 and self.device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"training.device {self.device!r} names one device for {self.processes} processes: "
+                "set it to cpu, or to cuda (a GPU each)"
+            )
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the bits, as JSON; what came later than the first runs only where it is set, so that they keep
+        their id.
+        """
+        found = self.model_dump(mode="json")
+        return {key: value for key, value in found.items() if (key, value) not in _ONE_PART_ONE_PROCESS}
 
 
 class CurvatureSettings(Settings):

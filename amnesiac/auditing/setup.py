@@ -45,7 +45,7 @@ class Setup:
             "format": FORMAT,
             "data_hash": self.data_hash,
             "model": self.model.model_dump(mode="json"),
-            "training": self.training.model_dump(mode="json"),
+            "training": self.training.facts(),
             "versions": library_versions(),
         }
         if kind != "captured":

@@ -52,13 +52,16 @@ class Recorder:
         updates: Mapping[str, float] | None = None,
         samples: int | None = None,
         clipping: bool = True,
+        steps: bool = True,
     ) -> None:
         """Attach to model and optimiser.
 
         captured: which samples are kept, all if None;  rank: of convolution shares, None for exact;
         updates:  fraction of coordinates of whole-batch updates to keep, by ledger name;
         samples:  how many there are, to refuse positions outside at once;
-        clipping: whether the loop may scale the gradients before a step; without, none of their norms is computed.
+        clipping: whether the loop may scale the gradients before a step; without, none of their norms is computed;
+        steps:    whether preconditioners and whole updates are kept; of several processes, which have them alike, one
+                  does.
         Raises UnsupportedModel, UnsupportedOptimizer.
         """
         try:
@@ -72,6 +75,7 @@ class Recorder:
         self._now = {name: layer for name, layer in self._tap.layers.items() if name not in self._later}
         self._clipping = clipping
         self._captured, self._rank, self._dtype, self._updates = captured, rank, dtype, dict(updates or {})
+        self._keeps_steps = steps
         self._parameters = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
         self._coordinates = {k: self._kept(f) for k, f in self._updates.items()}
         self._handles = [
@@ -84,7 +88,10 @@ class Recorder:
 
     @contextmanager
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64] | Tensor) -> Iterator[None]:
-        """Record one forward and backward pass over the samples `rows`."""
+        """Record one forward and backward pass over the samples `rows`.
+
+        A mini-batch may be computed in parts, whose gradients add up: several of these blocks before a step.
+        """
         samples = np.asarray(rows, np.int64)
         if len(samples) and not 0 <= samples.min() <= samples.max() < (self._samples or np.inf):
             raise InputError(
@@ -97,6 +104,12 @@ class Recorder:
         if before is not None:
             self._begin(calls, before, len(samples))
         self._writer.visits(self._visits(samples, calls))
+        self.summed()
+
+    def summed(self) -> None:
+        """The gradients are as the step is to have them, but for clipping: after a backward pass, and once those of
+        other processes have been added.
+        """
         self._norm, self._recorded = self._gradient_norm() if self._clipping else None, self._versions()
 
     def sync(self) -> dict[str, int]:
@@ -143,14 +156,15 @@ class Recorder:
             raise InputError(
                 "optimizer.step() without a recorded mini-batch: run the backward pass inside recorder.batch(rows)"
             )
-        flat = self._flat() if self._updates else None
+        flat = self._flat() if self._updates and self._keeps_steps else None
         self._open = (read_lr(self.optimizer), self._factor(), flat)
 
     def _after_step(self, *_: Any) -> None:
         assert self._open is not None
         lr, clip, before = self._open
         parameters = [p for _, p in self._parameters]
-        scaling = preconditioner(self.optimizer, parameters, self.rule) if self.rule.preconditioned else None
+        scales = self.rule.preconditioned and self._keeps_steps
+        scaling = preconditioner(self.optimizer, parameters, self.rule) if scales else None
         change = None if before is None else self._flat() - before
         updates = [change[torch.from_numpy(kept)] for kept in self._coordinates.values() if change is not None]
         self._writer.step(Step(lr, clip, step_count(self.optimizer, parameters[0])), scaling, updates)

@@ -9,6 +9,8 @@ Append-only files, so that a killed run is resumed by truncating them to the siz
     preconditioners.bin  float32 [steps, P], Adam only
     updates.bin          float32 [steps, U], whole-batch updates, only if a method needs them
 
+Where several processes train together, each has such a folder of its own in this one (joined.py).
+
 It holds contributions in clear and is removed when the ledger is sealed.
 """
 
@@ -28,8 +30,9 @@ from torch import Tensor
 
 from amnesiac.capture.attribution import Rule, Step
 from amnesiac.capture.blocks import Block, offsets
+from amnesiac.capture.joined import JoinedRows, joined_index, process_folders
 from amnesiac.durable import write_json
-from amnesiac.errors import UnsealedStore
+from amnesiac.errors import DamagedStore, UnsealedStore
 
 Index = npt.NDArray[np.int64]
 NUMPY_DTYPE = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
@@ -200,28 +203,48 @@ class SpoolReader:
     layout: Layout
     index: Index
     steps: tuple[Step, ...]
-    visits: npt.NDArray[np.uint8]
+    visits: npt.NDArray[np.uint8] | JoinedRows
     preconditioners: npt.NDArray[np.float32] | None
     updates: npt.NDArray[np.float32]
 
 
 @contextmanager
 def read_spool(folder: Path) -> Iterator[SpoolReader]:
-    """Open a closed spool for sealing."""
-    layout = read_layout(folder)
-    steps = np.fromfile(folder / "steps.bin", np.float64).reshape(-1, 3)
+    """Open a closed spool for sealing; that of several processes as one. Raises UnsealedStore, DamagedStore."""
+    folders = process_folders(folder) or [folder]
+    layout, steps = _common_layout(folders), _common_steps(folders)
     preconditioners = None
     if layout.rule.preconditioned:
-        preconditioners = _map(folder / "preconditioners.bin", np.float32, layout.numel, "r")
+        preconditioners = _map(folders[0] / "preconditioners.bin", np.float32, layout.numel, "r")
+    indices = [np.fromfile(own / "visits.idx", np.int64).reshape(-1, 3) for own in folders]
+    rows = JoinedRows(tuple(_map(own / "visits.bin", np.uint8, layout.row_bytes, "r") for own in folders))
     yield SpoolReader(
         folder,
         layout,
-        np.fromfile(folder / "visits.idx", np.int64).reshape(-1, 3),
+        indices[0] if len(folders) == 1 else joined_index(indices, rows),
         tuple(Step(float(lr), float(clip), int(count)) for lr, clip, count in steps),
-        _map(folder / "visits.bin", np.uint8, layout.row_bytes, "r"),
+        rows.parts[0] if len(folders) == 1 else rows,
         preconditioners,
-        _map_flat(folder / "updates.bin", len(steps)),
+        _map_flat(folders[0] / "updates.bin", len(steps)),
     )
+
+
+def _common_layout(folders: Sequence[Path]) -> Layout:
+    """A process that never had a sample has no layout."""
+    found = [read_layout(own) for own in folders if len(folders) == 1 or (own / "layout.json").exists()]
+    if not found:
+        raise UnsealedStore(f"{folders[0].parent} holds no captured mini-batch")
+    if any(layout.to_json() != found[0].to_json() for layout in found):
+        raise DamagedStore(f"the spools in {folders[0].parent} have rows of different kinds: train again")
+    return found[0]
+
+
+def _common_steps(folders: Sequence[Path]) -> npt.NDArray[np.float64]:
+    """All processes took the same steps."""
+    found = [np.fromfile(own / "steps.bin", np.float64).reshape(-1, 3) for own in folders]
+    if not all(np.array_equal(steps, found[0], equal_nan=True) for steps in found):
+        raise DamagedStore(f"the spools in {folders[0].parent} have taken different steps: train again")
+    return found[0]
 
 
 def read_layout(folder: Path) -> Layout:

@@ -51,6 +51,8 @@ class SpoolWriter:
         """A mini-batch."""
         self._visits.append(visits)
         self._held += visits.nbytes
+        if self._held >= GROUP_BYTES:  # within a step too: parts of a mini-batch that is too large to be held
+            self._hand_over()
 
     def step(self, step: Step, preconditioner: Tensor | None, updates: Sequence[Tensor]) -> None:
         """The end of an optimiser step."""

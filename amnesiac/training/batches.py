@@ -18,13 +18,42 @@ from torch import Tensor
 from amnesiac.seeding import numpy_generator
 from amnesiac.settings import AugmentSettings
 
+Rows = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """rows: samples present, positions in the training split;  scheduled: the size before samples were left out."""
+    """A (logical) mini-batch: one optimiser step.
 
-    rows: npt.NDArray[np.int64]
+    rows:      samples present, positions in the training split
+    scheduled: the size before samples were left out
+    parts:     of `rows`, what one process computes, in the (physical) parts that it computes at once; none is empty
+    """
+
+    rows: Rows
     scheduled: int
+    parts: tuple[Rows, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a process computes of each mini-batch: the `rank`-th of `count` slices, at most `at_once` samples at a time
+    (None: all). Cut before samples are left out, so that the others stay where they are.
+    """
+
+    rank: int = 0
+    count: int = 1
+    at_once: int | None = None
+
+    def parts(self, scheduled: Rows, excluded: npt.NDArray[np.bool_]) -> tuple[Rows, ...]:
+        """Of a scheduled mini-batch, without the `excluded` samples (`[n]`)."""
+        own = np.array_split(scheduled, self.count)[self.rank]
+        size = self.at_once or max(1, len(own))
+        cut = (own[start : start + size] for start in range(0, len(own), size))
+        return tuple(rows for part in cut if len(rows := part[~excluded[part]]))
+
+
+WHOLE = Share()
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
@@ -32,12 +61,14 @@ def batches_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
-def epoch_batches(n: int, batch_size: int, seed: int, epoch: int, excluded: npt.NDArray[np.bool_]) -> Iterator[Batch]:
+def epoch_batches(
+    n: int, batch_size: int, seed: int, epoch: int, excluded: npt.NDArray[np.bool_], share: Share = WHOLE
+) -> Iterator[Batch]:
     """The mini-batches of an epoch, without the `excluded` samples (`[n]`)."""
     order = numpy_generator(seed, "order", epoch).permutation(n)
     for start in range(0, n, batch_size):
         rows = order[start : start + batch_size]
-        yield Batch(rows[~excluded[rows]], len(rows))
+        yield Batch(rows[~excluded[rows]], len(rows), share.parts(rows, excluded))
 
 
 def augmentation(settings: AugmentSettings, n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:

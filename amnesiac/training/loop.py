@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
 from amnesiac.settings import TrainingSettings
-from amnesiac.training.batches import Batch, augment, augmentation, batches_per_epoch, epoch_batches
+from amnesiac.training.batches import Batch, Rows, Share, augment, augmentation, batches_per_epoch, epoch_batches
+from amnesiac.training.group import ALONE, Group
 from amnesiac.training.optimizers import learning_rate
 from amnesiac.training.spec import EpochRecord, StateDict
 
@@ -42,6 +43,10 @@ class BatchRecorder(Protocol):
         """Record one forward and backward pass."""
         ...
 
+    def summed(self) -> None:
+        """The gradients are now those of all processes."""
+        ...
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -49,6 +54,8 @@ class Loop:
 
     excluded:   samples left out, `[n]`
     max_steps:  stop each epoch after this many steps, None for whole epochs
+    group:      the processes that train together, each its share of every mini-batch
+    device:     where this process computes, None: as the settings say
     """
 
     settings: TrainingSettings
@@ -58,6 +65,18 @@ class Loop:
     label: str = "train"
     progress: Progress = silent
     max_steps: int | None = None
+    group: Group = ALONE
+    device: str | None = None
+
+    @property
+    def place(self) -> torch.device:
+        """Where this process computes."""
+        return torch.device(self.device or self.settings.device)
+
+    @property
+    def share(self) -> Share:
+        """What this process computes of a mini-batch."""
+        return Share(self.group.rank, self.group.count, self.settings.micro_batch)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,15 +113,16 @@ def _run_epoch(
 ) -> EpochRecord:
     started, loss, correct, seen = time.perf_counter(), 0.0, 0, 0
     n, draws = len(loop.data.labels), augmentation(loop.settings.augment, len(loop.data.labels), loop.seed, epoch)
-    plan = epoch_batches(n, loop.settings.batch_size, loop.seed, epoch, loop.excluded)
+    plan = epoch_batches(n, loop.settings.batch_size, loop.seed, epoch, loop.excluded, loop.share)
     for k, batch in enumerate(islice(plan, loop.max_steps)):
         if k == loop.steps_per_epoch // 2:
             at_midpoint(epoch)
         rate = _set_rate(loop, optimizer, epoch, k)
         _seed_forward(loop, epoch, k)
         batch_loss, batch_correct = _step(loop, model, optimizer, batch, draws, recorder)
-        loss, correct, seen = loss + batch_loss, correct + batch_correct, seen + len(batch.rows)
+        loss, correct, seen = loss + batch_loss, correct + batch_correct, seen + sum(map(len, batch.parts))
         loop.progress(loop.label, epoch * loop.steps_per_epoch + k + 1, loop.settings.epochs * loop.steps_per_epoch)
+    loss, correct, seen = (sum(own) for own in zip(*loop.group.gathered((loss, correct, seen)), strict=True))
     seconds = time.perf_counter() - started
     return EpochRecord(epoch + 1, loss / max(seen, 1), correct / max(seen, 1), rate, seconds)
 
@@ -118,32 +138,42 @@ def _step(
     """One optimiser step; a mini-batch whose samples are all left out is a step with a zero gradient."""
     _zero_gradients(model)
     loss, correct = 0.0, 0
-    if len(batch.rows):
-        with recorder.batch(batch.rows) if recorder else nullcontext():
-            loss, correct = _backward(loop, model, batch, draws)
+    for rows in batch.parts:
+        with recorder.batch(rows) if recorder else nullcontext():
+            part_loss, part_correct = _backward(loop, model, rows, batch.scheduled, draws)
+        loss, correct = loss + part_loss, correct + part_correct
+    if loop.group.count > 1:
+        loop.group.sum_gradients(model)
+        if recorder:
+            recorder.summed()
     if loop.settings.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), loop.settings.clip_norm)
     optimizer.step()
     return loss, correct
 
 
-def _backward(loop: Loop, model: nn.Module, batch: Batch, draws: npt.NDArray[np.int64]) -> tuple[float, int]:
-    """Summed loss over the *scheduled* mini-batch size; returns summed loss and number of right answers."""
-    rows, device = torch.from_numpy(batch.rows), torch.device(loop.settings.device)
-    inputs = augment(loop.data.inputs[rows], draws[batch.rows]).to(device)
-    labels = loop.data.labels[rows].to(device)
+def _backward(
+    loop: Loop, model: nn.Module, chosen: Rows, scheduled: int, draws: npt.NDArray[np.int64]
+) -> tuple[float, int]:
+    """Summed loss over the *scheduled* mini-batch size, whatever part of it is `chosen`; returns summed loss and number
+    of right answers.
+    """
+    rows = torch.from_numpy(chosen)
+    inputs = augment(loop.data.inputs[rows], draws[chosen]).to(loop.place)
+    labels = loop.data.labels[rows].to(loop.place)
     logits = model(inputs)
     loss = F.cross_entropy(logits, labels, reduction="sum")
-    (loss / batch.scheduled).backward()  # type: ignore[no-untyped-call]
+    (loss / scheduled).backward()  # type: ignore[no-untyped-call]
     return float(loss.detach()), int((logits.detach().argmax(1) == labels).sum())
 
 
 def _seed_forward(loop: Loop, epoch: int, k: int) -> None:
     """Seed what a model draws in its forward pass; on the CPU its generator alone, since `torch.manual_seed` formats a
-    traceback for CUDA at every call: a quarter of a small model's training time.
+    traceback for CUDA at every call: a quarter of a small model's training time. Every process draws its own.
     """
-    seed = derive_seed(loop.seed, "forward", epoch, k)
-    if torch.device(loop.settings.device).type == "cpu":
+    own = [loop.group.rank] if loop.group.rank else []
+    seed = derive_seed(loop.seed, "forward", epoch, k, *own)
+    if loop.place.type == "cpu":
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
-from amnesiac.capture.recorder import Recorder
-from amnesiac.capture.spool import Spool
 from amnesiac.curvature import FILE
-from amnesiac.ledger.base import to_grid
 from amnesiac.ledger.manifest import Manifest
 from amnesiac.ledger.seal import Run, seal
 from amnesiac.ledger.settling import Settling
@@ -25,11 +20,14 @@ from amnesiac.seeding import derive_seed
 from amnesiac.settings import RepairSettings, ScheduleSettings, TrainingSettings
 from amnesiac.training.batches import augmentation, npy_bytes
 from amnesiac.training.captured import captured_samples, sealed_samples
-from amnesiac.training.checkpoint import Checkpoint, load_checkpoint, restore, save_checkpoint, state_of
+from amnesiac.training.capturing import built, capture_run, digest
+from amnesiac.training.checkpoint import Checkpoint, load_checkpoint
 from amnesiac.training.erased import refuse_erased
+from amnesiac.training.group import ALONE, Group
 from amnesiac.training.loop import Loop, TrainingData, run_epochs, weights_of
 from amnesiac.training.optimizers import build_optimizer, learning_rate
-from amnesiac.training.settling import keep_snapshot, settles, settling_of
+from amnesiac.training.processes import Samples, Work, device_of, group_of, together
+from amnesiac.training.settling import settling_of
 from amnesiac.training.spec import CapturePlan, EpochRecord, ModelFactory, RunSpec, StateDict, TrainingResult
 
 AUGMENTATION = "augmentation.npy"
@@ -50,22 +48,17 @@ def train_with_capture(
     uninterrupted run. Raises SettingsError, UnsupportedModel, UnsupportedOptimizer or (erased samples) KeyDestroyed.
     """
     refuse_erased(data)
-    run_id, captured = spec.run_id(plan.settings), captured_samples(plan.settings, data)
-    checkpoint = load_checkpoint(plan.scratch, run_id) if resume else None
-    if checkpoint is None:
-        shutil.rmtree(plan.scratch, ignore_errors=True)
-    model = factory()
-    initial = weights_of(model)
-    result = _record(spec, model, initial, data, plan, captured, checkpoint, progress)
-    settling = settling_of(spec, factory, data, plan, result, progress)
-    return result, seal_run(spec, data, plan, result, settling, progress)
+    captured_samples(plan.settings, data)  # refuses settings that leave nobody, before anything is removed
+    group = group_of(spec.training)
+    checkpoint = group.by_first(lambda: _begin(spec, plan, resume))
+    result = _recorded(spec, factory, data, plan, checkpoint, progress)
+    return result, group.by_first(lambda: _sealed(spec, factory, data, plan, result, progress))
 
 
 def record(spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: CapturePlan) -> TrainingResult:
     """Train and leave the spool in `plan.scratch`: the first part of `train_with_capture`, for measurements."""
-    shutil.rmtree(plan.scratch, ignore_errors=True)
-    model = factory()
-    return _record(spec, model, weights_of(model), data, plan, captured_samples(plan.settings, data), None, silent)
+    group_of(spec.training).by_first(lambda: _begin(spec, plan, False))
+    return _recorded(spec, factory, data, plan, None, silent)
 
 
 def seal_run(
@@ -97,13 +90,8 @@ def retrain_without(
 ) -> TrainingResult:
     """The reference: same start, schedule, mini-batches and draws, without `forget`, which holds all erased samples."""
     refuse_erased(data, forget)
-    model = factory()
-    initial = weights_of(model)
-    loop = Loop(spec.training, spec.seed, data, _mask(data, forget), "retrain", progress)
-    optimizer = build_optimizer(spec.training.optimizer, model.to(spec.training.device).parameters())
-    history: list[EpochRecord] = []
-    run_epochs(loop, model, optimizer, range(spec.training.epochs), after_epoch=history.append)
-    return TrainingResult(weights_of(model), initial, tuple(history), sum(r.seconds for r in history))
+    work = partial(_retrain, spec, factory, Samples(data.inputs, data.labels), tuple(forget))
+    return _together(spec, factory, work, progress)
 
 
 def repair(
@@ -120,63 +108,78 @@ def repair(
     KeyDestroyed unless every erased sample of `data` is in `forget`.
     """
     refuse_erased(data, forget)
-    model = factory()
-    model.load_state_dict(dict(weights))
+    samples, start = Samples(data.inputs, data.labels), dict(weights)
+    work = partial(_repair, spec, factory, start, samples, tuple(forget), settings)
+    return _together(spec, factory, work, progress)
+
+
+def _begin(spec: RunSpec, plan: CapturePlan, resume: bool) -> Checkpoint | None:
+    """What to go on from; where there is nothing, an empty scratch folder."""
+    checkpoint = load_checkpoint(plan.scratch, spec.run_id(plan.settings)) if resume else None
+    if checkpoint is None:
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+    return checkpoint
+
+
+def _recorded(
+    spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: CapturePlan, checkpoint: Checkpoint | None,
+    progress: Progress,
+) -> TrainingResult:  # fmt: skip
+    needed = dataclasses.replace(plan, sample_ids=(), subject_ids=(), keys=None)  # no id and no key leaves this process
+    work = partial(capture_run, spec, factory, Samples(data.inputs, data.labels), needed, checkpoint)
+    return _together(spec, factory, work, progress)
+
+
+def _sealed(
+    spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: CapturePlan, result: TrainingResult,
+    progress: Progress,
+) -> Manifest:  # fmt: skip
+    settling = settling_of(spec, factory, data, plan, result, progress)
+    return seal_run(spec, data, plan, result, settling, progress)
+
+
+def _together(spec: RunSpec, factory: ModelFactory, work: Work, progress: Progress) -> TrainingResult:
+    if spec.training.processes > 1:  # refused here, before processes are started
+        built(spec, factory, ALONE)
+    return together(spec.training, work, progress)
+
+
+def _retrain(
+    spec: RunSpec, factory: ModelFactory, data: TrainingData, forget: Sequence[int], group: Group, progress: Progress
+) -> TrainingResult:
+    """One process's part of `retrain_without`."""
+    model, device = built(spec, factory, group), device_of(spec.training, group)
+    initial = weights_of(model)
+    loop = Loop(spec.training, spec.seed, data, _mask(data, forget), "retrain", progress, group=group, device=device)
+    optimizer = build_optimizer(spec.training.optimizer, model.to(device).parameters())
+    history: list[EpochRecord] = []
+    run_epochs(loop, model, optimizer, range(spec.training.epochs), after_epoch=history.append)
+    group.agree(model.state_dict(), digest, "at the end")
+    return TrainingResult(weights_of(model), initial, tuple(history), sum(r.seconds for r in history))
+
+
+def _repair(
+    spec: RunSpec, factory: ModelFactory, weights: StateDict, data: TrainingData, forget: Sequence[int],
+    settings: RepairSettings, group: Group, progress: Progress,
+) -> TrainingResult:  # fmt: skip
+    """One process's part of `repair`."""
+    model, device = built(spec, factory, group), device_of(spec.training, group)
+    model.load_state_dict(weights)
     training = _repair_training(spec, settings)
-    loop = Loop(training, derive_seed(spec.seed, "repair"), data, _mask(data, forget), "repair", progress)
+    loop = Loop(
+        training, derive_seed(spec.seed, "repair"), data, _mask(data, forget), "repair", progress,
+        group=group, device=device,
+    )  # fmt: skip
     whole = int(settings.epochs)
     rest = round((settings.epochs - whole) * loop.steps_per_epoch)
-    optimizer = build_optimizer(training.optimizer, model.to(training.device).parameters())
+    optimizer = build_optimizer(training.optimizer, model.to(device).parameters())
     history: list[EpochRecord] = []
     run_epochs(loop, model, optimizer, range(whole), after_epoch=history.append)
     if rest:
         last = dataclasses.replace(loop, max_steps=rest)
         run_epochs(last, model, optimizer, range(whole, whole + 1), after_epoch=history.append)
-    return TrainingResult(weights_of(model), dict(weights), tuple(history), sum(r.seconds for r in history))
-
-
-def _record(
-    spec: RunSpec,
-    model: nn.Module,
-    initial: StateDict,
-    data: TrainingData,
-    plan: CapturePlan,
-    captured: npt.NDArray[np.bool_] | None,
-    checkpoint: Checkpoint | None,
-    progress: Progress,
-) -> TrainingResult:
-    """Train from the start or the checkpoint, the recorder attached and a checkpoint after every segment."""
-    started = time.perf_counter()
-    model.to(spec.training.device)
-    optimizer = build_optimizer(spec.training.optimizer, model.parameters())
-    if checkpoint is not None:
-        restore(plan.scratch, model, optimizer)
-    spool = Spool(plan.scratch / "spool", checkpoint.spool if checkpoint else None)
-    recorder = Recorder(
-        model, optimizer, spool, captured=captured, rank=plan.settings.rank,
-        dtype=plan.settings.dtype, updates={s.name: s.fraction for s in plan.ledgers if s.per == "step"},
-        clipping=spec.training.clip_norm is not None,
-    )  # fmt: skip
-    history = list(checkpoint.history) if checkpoint else []
-    earlier = sum(record.seconds for record in history)
-
-    def after_epoch(record: EpochRecord) -> None:
-        history.append(record)
-        state, done = state_of(model, optimizer), tuple(history)
-        recorder.when_written(
-            lambda sizes: save_checkpoint(
-                plan.scratch, Checkpoint(spec.run_id(plan.settings), len(done), done, sizes), state
-            )
-        )
-
-    loop = Loop(spec.training, spec.seed, data, np.zeros(len(data.labels), bool), "train", progress)
-    remaining = range(len(history), spec.training.epochs)
-    try:
-        run_epochs(loop, model, optimizer, remaining, recorder, after_epoch, partial(keep_snapshot, spec, plan, model))
-    finally:
-        recorder.close()
-    weights = to_grid(weights_of(model)) if settles(plan) else weights_of(model)
-    return TrainingResult(weights, initial, tuple(history), earlier + time.perf_counter() - started)
+    group.agree(model.state_dict(), digest, "at the end")
+    return TrainingResult(weights_of(model), weights, tuple(history), sum(r.seconds for r in history))
 
 
 def _attachments(spec: RunSpec, data: TrainingData, plan: CapturePlan, settling: Settling | None) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ class RunSpec:
         return {
             "seed": self.seed,
             "model": self.model.model_dump(mode="json"),
-            "training": self.training.model_dump(mode="json"),
+            "training": self.training.facts(),
             "data_hash": self.data_hash,
         }
 
