@@ -8,7 +8,8 @@ One row array `NAME` in a Zarr group is two Zarr arrays:
 
 Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
 the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run
-raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files.
+raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files, here or
+(`move_rows`) in an object store.
 """
 
 import hashlib
@@ -23,11 +24,14 @@ import numpy.typing as npt
 import tensorstore
 import zarr
 
+from amnesiac.elsewhere import read_elsewhere
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
+from amnesiac.storage import Address, access
 
 Bytes2D = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.int64]
 SHARD_BYTES = 16 << 20
+_UNREACHED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED", "ABORTED")
 
 
 class RefusedRow(ValueError):
@@ -174,10 +178,12 @@ class RowReader:
         """Open the arrays; raises DamagedStore when they are missing, unreadable or protected in another way."""
         self.array = array
         try:
-            self._rows = _bulk(array.group / array.name)
+            self._rows = _bulk(array.group / array.name, read_elsewhere(array.group))
             self._tags: Bytes2D = np.asarray(_bulk(array.group / f"{array.name}.tags").read().result())
         except (ValueError, OSError) as error:
-            raise DamagedStore(f"{array.group}: row array {array.name!r} can't be opened: {error}") from error
+            raise _unreached(array, error) or DamagedStore(
+                f"{array.group}: row array {array.name!r} can't be opened: {error}"
+            ) from error
         self.n_rows, self.row_bytes = (int(k) for k in self._rows.shape)
         if self._tags.shape != (self.n_rows, array.seal.tag_bytes):
             raise DamagedStore(
@@ -204,7 +210,9 @@ class RowReader:
         try:
             stored: Bytes2D = np.asarray(self._rows[index].read().result())
         except (ValueError, OSError) as error:
-            raise DamagedRow(f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}") from error
+            raise _unreached(self.array, error) or DamagedRow(
+                f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}"
+            ) from error
         try:
             return self.array.seal.unseal(
                 np.ascontiguousarray(stored), self._tags[index], index, self.array.contexts(index)
@@ -248,6 +256,27 @@ def _create(group: zarr.Group, name: str, shape: tuple[int, int], shard: int, at
     )
 
 
-def _bulk(path: Path) -> Any:
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}}
-    return tensorstore.open(spec, open=True).result()
+def _unreached(array: RowArray, error: Exception) -> StoreError | None:
+    """A server that doesn't answer, or refuses, is no damage: nothing has to be restored then."""
+    elsewhere = read_elsewhere(array.group)
+    if elsewhere is None or not any(sign in str(error) for sign in _UNREACHED):
+        return None
+    return StoreError(
+        f"{elsewhere.url}: rows of {array.name!r} can't be reached: {error}. Look at network, bucket, credentials and "
+        "rights, then run the command again"
+    )
+
+
+def _bulk(path: Path, elsewhere: Address | None = None) -> Any:
+    store = _remote(elsewhere.below(path.name)) if elsewhere else {"driver": "file", "path": f"{path}/"}
+    return tensorstore.open({"driver": "zarr3", "kvstore": store}, open=True).result()
+
+
+def _remote(address: Address) -> dict[str, Any]:
+    """The same files in a bucket: tensorstore asks for the touched chunks alone, joins neighbours, and tries again."""
+    how = access()
+    store = {"driver": "s3", "bucket": address.bucket, "path": f"{address.prefix}/", "aws_region": how.region}
+    credentials = {"type": "environment" if how.fixed else "default"}
+    retries = {"max_retries": 10, "initial_delay": "100ms", "max_delay": "10s"}
+    where = {"endpoint": how.endpoint} if how.endpoint else {}
+    return store | where | {"aws_credentials": credentials, "context": {"s3_request_retries": retries}}

@@ -1,12 +1,14 @@
 """Every number of the pipeline, typed. `params.yaml` is the only place where they are chosen."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amnesiac.errors import SettingsError
+from amnesiac.storage.address import parse_address
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -14,6 +16,7 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 SourceName = Literal[
     "mnist-5k", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-parquet", "image-folder", "npz"
 ]
+_SECRET = re.compile("key|secret|token|password|credential", re.IGNORECASE)
 Unknown = Literal["refuse", "go_on"]
 MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
 
@@ -21,7 +24,7 @@ MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesi
 class Settings(BaseModel):
     """Frozen, and an unknown name is an error (it would be a typo that is silently ignored)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # an input may be a secret
 
 
 class DataSettings(Settings):
@@ -29,6 +32,7 @@ class DataSettings(Settings):
 
     source: SourceName = "mnist-5k"
     path: Path | None = Field(None, description="file or folder of image-parquet, image-folder and npz sources")
+    url: str | None = Field(None, description="the same below s3://, fetched for the time that prepare needs it")
     label_column: str = "label"
     subject_column: str | None = Field(None, description="column of the source that names the subject")
     subjects_file: Path | None = Field(None, description="CSV or parquet with columns sample_id, subject_id")
@@ -42,9 +46,17 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "DataSettings":
-        if self.source in ("image-parquet", "image-folder", "npz") and self.path is None:
+        own = self.source in ("image-parquet", "image-folder", "npz")
+        if own and self.path is None and self.url is None:
             raise ValueError(f"source {self.source!r} needs data.path")
+        if self.url is not None and (self.path is not None or not own):
+            raise ValueError("data.url stands for data.path, in an object store: give one of them, and a source of files")
         return self
+
+    @field_validator("url")
+    @classmethod
+    def _url_without_secrets(cls, url: str | None) -> str | None:
+        return _storage_url(url)
 
 
 class ModelSettings(Settings):
@@ -240,6 +252,27 @@ class EvaluationSettings(Settings):
     )
 
 
+class StorageSettings(Settings):
+    """Where what is large, and what others load, lies besides this machine (docs/storage.md)."""
+
+    url: str | None = Field(None, description="s3://BUCKET/PREFIX, of this project alone; null: this machine only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_credentials(cls, given: Any) -> Any:
+        if isinstance(given, dict) and any(_SECRET.search(str(name)) for name in given):
+            raise ValueError(
+                "credentials don't belong into params.yaml, which is in git: set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY in the environment, and withdraw those that were written here"
+            )
+        return given
+
+    @field_validator("url")
+    @classmethod
+    def _url_without_secrets(cls, url: str | None) -> str | None:
+        return _storage_url(url)
+
+
 class Params(Settings):
     """The whole of params.yaml."""
 
@@ -253,6 +286,7 @@ class Params(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     recurrence: RecurrenceSettings = RecurrenceSettings()
     erasure: ErasureSettings = ErasureSettings()
+    storage: StorageSettings = StorageSettings()
 
     @model_validator(mode="after")
     def _method_is_captured(self) -> "Params":
@@ -262,6 +296,13 @@ class Params(Settings):
                 f"{list(self.capture.methods)}: add it there and train again, or choose one that was captured"
             )
         return self
+
+
+def _storage_url(url: str | None) -> str | None:
+    try:
+        return None if url is None else parse_address(url).url
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
 
 
 def load_params(path: Path) -> Params:
