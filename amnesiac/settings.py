@@ -1,6 +1,5 @@
 """Every number of the pipeline, typed. `params.yaml` is the only place where they are chosen."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amnesiac.errors import SettingsError
-from amnesiac.storage.address import parse_address
+from amnesiac.storage.settings import StorageSettings, storage_url
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -16,7 +15,6 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 SourceName = Literal[
     "mnist-5k", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-parquet", "image-folder", "npz"
 ]
-_SECRET = re.compile("key|secret|token|password|credential", re.IGNORECASE)
 Unknown = Literal["refuse", "go_on"]
 MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
 
@@ -50,13 +48,15 @@ class DataSettings(Settings):
         if own and self.path is None and self.url is None:
             raise ValueError(f"source {self.source!r} needs data.path")
         if self.url is not None and (self.path is not None or not own):
-            raise ValueError("data.url stands for data.path, in an object store: give one of them, and a source of files")
+            raise ValueError(
+                "data.url stands for data.path, in an object store: give one of them, and a source of files"
+            )
         return self
 
     @field_validator("url")
     @classmethod
     def _url_without_secrets(cls, url: str | None) -> str | None:
-        return _storage_url(url)
+        return storage_url(url)
 
 
 class ModelSettings(Settings):
@@ -252,27 +252,6 @@ class EvaluationSettings(Settings):
     )
 
 
-class StorageSettings(Settings):
-    """Where what is large, and what others load, lies besides this machine (docs/storage.md)."""
-
-    url: str | None = Field(None, description="s3://BUCKET/PREFIX, of this project alone; null: this machine only")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_credentials(cls, given: Any) -> Any:
-        if isinstance(given, dict) and any(_SECRET.search(str(name)) for name in given):
-            raise ValueError(
-                "credentials don't belong into params.yaml, which is in git: set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY in the environment, and withdraw those that were written here"
-            )
-        return given
-
-    @field_validator("url")
-    @classmethod
-    def _url_without_secrets(cls, url: str | None) -> str | None:
-        return _storage_url(url)
-
-
 class Params(Settings):
     """The whole of params.yaml."""
 
@@ -296,13 +275,6 @@ class Params(Settings):
                 f"{list(self.capture.methods)}: add it there and train again, or choose one that was captured"
             )
         return self
-
-
-def _storage_url(url: str | None) -> str | None:
-    try:
-        return None if url is None else parse_address(url).url
-    except SettingsError as error:
-        raise ValueError(str(error)) from None
 
 
 def load_params(path: Path) -> Params:

@@ -62,7 +62,9 @@ def parse_address(url: str) -> Address:
     if not _BUCKET.fullmatch(parts.netloc):
         raise SettingsError(f"{url!r}: {parts.netloc!r} can't be a bucket's name: write s3://BUCKET/PREFIX")
     if bad := [part for part in filter(None, [*prefix.split("/")]) if not _PART.fullmatch(part) or not part.strip(".")]:
-        raise SettingsError(f"{url!r}: {bad[0]!r} can't be part of a prefix: use letters, digits, `_`, `.`, `=` and `-`")
+        raise SettingsError(
+            f"{url!r}: {bad[0]!r} can't be part of a prefix: use letters, digits, `_`, `.`, `=` and `-`"
+        )
     return Address(parts.netloc, "/".join(filter(None, prefix.split("/"))))
 
 

@@ -133,9 +133,14 @@ class Storage:
             raise
         except errors.BaseError as error:
             raise StoreError(
-                f"{self.url}/{name} can't be reached after {RETRIES} repetitions or {PATIENCE}: {error}. Look at "
+                f"{self.url}/{name} can't be reached, though what may pass was repeated: {_short(error)}. Look at "
                 "network, bucket, credentials and rights; then run the command again: it goes on where it was"
             ) from error
+
+
+def _short(error: Exception) -> str:
+    """Without the dump of obstore's own structures, on one line."""
+    return " ".join(str(error).partition("Debug source")[0].split())
 
 
 def open_storage(url: str) -> Storage:

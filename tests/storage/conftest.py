@@ -4,11 +4,13 @@ import logging
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
 
 from amnesiac.storage import Storage, open_storage
+from tests.publication.tiny import Tiny, train
 from tests.storage.faults import FaultyServer
 
 VERSIONED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
@@ -44,6 +46,18 @@ def versioned(server: FaultyServer) -> Storage:
     return open_storage(f"s3://{new_bucket(server.url, versioned=True)}/team/project")
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A tiny model and its ledger; don't write to it."""
+    return train(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def project(trained: Tiny, tmp_path: Path) -> Tiny:
+    """A copy of it."""
+    return trained.copy(tmp_path / "project")
+
+
 def environment(url: str) -> dict[str, str]:
     """Of a process that uses the server."""
     return {
@@ -62,5 +76,7 @@ def new_bucket(url: str, *, versioned: bool = False) -> str:
 
 def _put(url: str, content: bytes) -> None:
     """Without a client: building one takes a second."""
-    with urllib.request.urlopen(urllib.request.Request(url, content, method="PUT")) as answer:
+    signed = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"  # by which moto knows the service
+    headers = {"Content-Type": "application/xml", "Authorization": signed}
+    with urllib.request.urlopen(urllib.request.Request(url, content, headers, method="PUT")) as answer:
         assert answer.status == 200

@@ -28,7 +28,7 @@ class FaultyServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self
 
@@ -52,9 +52,11 @@ class FaultyServer:
 
     def take(self, method: str, path: str) -> int:
         with self._lock:
-            fault = self.plan(len(self.seen) + 1, method, path)
-            self.seen.append((method, path, fault, 0))
-            return len(self.seen) - 1
+            self.seen.append((method, path, "none", 0))
+            number = len(self.seen) - 1
+        fault = self.plan(number + 1, method, path)  # which may itself send requests
+        self.seen[number] = (method, path, fault, 0)
+        return number
 
     def sent(self, number: int, size: int) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""A ledger whose rows lie in a bucket: the same bits, no more of them than were asked for, whatever the network does."""
+"""A ledger whose rows lie in a bucket: the same bits, no more than were asked for, whatever the network does."""
 
 import json
 import shutil
@@ -7,26 +7,15 @@ import numpy as np
 import pytest
 import zarr
 from obstore.store import S3Store
-from tests.publication.tiny import train
-from tests.storage.faults import every
 
 from amnesiac import rowstore
 from amnesiac.elsewhere import ELSEWHERE, bring_rows, move_rows
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
 from amnesiac.rowstore import RowArray, RowReader, RowWriter
 from amnesiac.verification import Version, verify
+from tests.storage.faults import every
 
 ROWS, ROW_BYTES = 900, 512
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture
-def project(trained, tmp_path):
-    return trained.copy(tmp_path / "project")
 
 
 @pytest.fixture
@@ -156,4 +145,3 @@ def test_encrypted_rows_stay_encrypted(array, storage):
     name = move_rows(array.group, storage)
     assert storage.read(f"{name}/settled/c/0/0") == before
     assert json.loads((array.group / ELSEWHERE).read_text()) == {"url": f"{storage.url}/{name}"}
-
