@@ -10,36 +10,29 @@ Tags are a `PagedTable`: its pages' digests lie in its attributes, a digest of t
 
 Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
 the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run
-raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files.
+raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files, here or
+(`move_rows`) in an object store.
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import tensorstore
 import zarr
 
+from amnesiac.elsewhere import read_elsewhere
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
-from amnesiac.page_digests import PAGE_ROWS, PageDigests, page_digests, rows_of
+from amnesiac.tables import PagedTable, RefusedRow, create_array, open_array, write_array, write_table
 
 Bytes2D = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.int64]
 SHARD_BYTES = 16 << 20
-
-
-class RefusedRow(ValueError):
-    """A row that doesn't match its tag; `at` is its place among those that were to be unsealed."""
-
-    def __init__(self, at: int, reason: str) -> None:
-        super().__init__(reason)
-        self.at = at
+_UNREACHED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED", "ABORTED")
 
 
 class RowSeal(Protocol):
@@ -113,8 +106,8 @@ class RowWriter:
         self.array, self.n_rows, self.row_bytes, self.written = array, n_rows, row_bytes, 0
         shard = shard_rows(n_rows, row_bytes)
         group = zarr.open_group(array.group, mode="a", zarr_format=3)
-        _create(group, array.name, (n_rows, row_bytes), shard, attributes or {})
-        self._rows = _bulk(array.group / array.name)
+        create_array(group, array.name, (n_rows, row_bytes), shard, attributes or {})
+        self._rows = open_array(array.group / array.name)
         self._tags: Bytes2D = np.zeros((n_rows, array.seal.tag_bytes), np.uint8)
         self._shard = shard
         self._pending: list[Bytes2D] = []
@@ -154,7 +147,7 @@ class RowWriter:
         index = np.arange(self.written, self.written + count)
         contexts = self.array.contexts(index)
         stored, self._tags[index] = self.array.seal.seal(np.ascontiguousarray(now), index, contexts)
-        _write(self.array.group, self.array.name, self._rows[self.written : self.written + count], stored)
+        write_array(self.array.group, self.array.name, self._rows[self.written : self.written + count], stored)
         self.written += count
         self._pending, self._n_pending = ([later.copy()] if len(later) else []), len(later)
 
@@ -166,10 +159,12 @@ class RowReader:
         """Open the arrays; raises DamagedStore when they are missing, unreadable or protected in another way."""
         self.array = array
         try:
-            self._rows = _bulk(array.group / array.name)
+            self._rows = open_array(array.group / array.name, read_elsewhere(array.group))
             self._tags = PagedTable(array.group, f"{array.name}.tags")
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise DamagedStore(f"{array.group}: row array {array.name!r} can't be opened: {error}") from error
+            raise _unreached(array, error) or DamagedStore(
+                f"{array.group}: row array {array.name!r} can't be opened: {error}"
+            ) from error
         self.n_rows, self.row_bytes = (int(k) for k in self._rows.shape)
         if self._tags.shape != (self.n_rows, array.seal.tag_bytes):
             raise DamagedStore(
@@ -196,7 +191,9 @@ class RowReader:
         try:
             stored: Bytes2D = np.asarray(self._rows[index].read().result())
         except (ValueError, OSError) as error:
-            raise DamagedRow(f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}") from error
+            raise _unreached(self.array, error) or DamagedRow(
+                f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}"
+            ) from error
         try:
             tags = self._tags.read(index)
             return self.array.seal.unseal(np.ascontiguousarray(stored), tags, index, self.array.contexts(index))
@@ -220,82 +217,12 @@ def remove_group(group: Path) -> None:
     shutil.rmtree(group, ignore_errors=True)
 
 
-def write_table(group: Path, name: str, rows: Bytes2D) -> str:
-    """Write a `PagedTable` of rows `[n, width]`; its root. Replaces one of the same name; raises StoreError."""
-    n, width = rows.shape
-    pages, page = page_digests(rows), max(1, min(n, PAGE_ROWS))
-    shape, shard = (n, width), -(-max(n, 1) // page) * page
-    _create(zarr.open_group(group, mode="a", zarr_format=3), name, shape, shard, {"pages": pages.digests}, page)
-    if n:
-        _write(group, name, _bulk(group / name), rows)
-    return pages.root
-
-
-class PagedTable:
-    """Narrow rows in clear, checked a page at a time when they are first read, and kept in memory from then on.
-
-    Raises ValueError, KeyError, TypeError or OSError where it can't be opened. Nothing that it reads is to be trusted
-    unless `root` is what `write_table` returned.
-    """
-
-    def __init__(self, group: Path, name: str) -> None:
-        self._rows = _bulk(group / name)
-        self.shape = int(self._rows.shape[0]), int(self._rows.shape[1])
-        attributes = json.loads((group / name / "zarr.json").read_text())["attributes"]
-        self._pages = PageDigests(self.shape[0], attributes["pages"])
-        self._held: Bytes2D = np.zeros(self.shape, np.uint8)
-        self._checked = np.zeros(-(-self.shape[0] // PAGE_ROWS), np.bool_)
-
-    def root(self) -> str:
-        """Digest over the number of rows and the pages' digests."""
-        return self._pages.root
-
-    def read(self, index: Index) -> Bytes2D:
-        """Rows `[len(index), width]`; raises RefusedRow for the first that lies in a page that was altered, OSError."""
-        pages = index // PAGE_ROWS
-        wanted = np.unique(pages)
-        for page in self._refused(wanted[~self._checked[wanted]]):
-            first = page * PAGE_ROWS
-            reason = f"the tags of rows {first} to {first + PAGE_ROWS - 1} don't match their digest"
-            raise RefusedRow(int(np.flatnonzero(pages == page)[0]), reason)
-        return self._held[index]
-
-    def _refused(self, pages: Index) -> Iterator[int]:
-        """Read pages; those that don't match their digests."""
-        rows = rows_of(pages, self.shape[0])
-        self._held[rows] = np.asarray(self._rows[rows].read().result())
-        for page in pages.tolist():
-            self._checked[page] = self._pages.matches(page, self._held[page * PAGE_ROWS : (page + 1) * PAGE_ROWS])
-            if not self._checked[page]:
-                yield page
-
-
-def _write(group: Path, name: str, target: Any, values: Bytes2D) -> None:
-    try:
-        target.write(values).result()
-    except (ValueError, OSError) as error:
-        raise StoreError(
-            f"{group}: rows of {name!r} can't be written: {error}. Free disk space or mend the permissions, then run "
-            "the stage again: nothing was published"
-        ) from error
-
-
-def _create(
-    group: zarr.Group, name: str, shape: tuple[int, int], shard: int, attributes: dict[str, Any], chunk: int = 1
-) -> None:
-    group.create_array(
-        name,
-        shape=shape,
-        chunks=(chunk, shape[1]),
-        shards=(shard, shape[1]),
-        dtype="uint8",
-        compressors=None,
-        fill_value=0,
-        attributes=attributes,
-        overwrite=True,
+def _unreached(array: RowArray, error: Exception) -> StoreError | None:
+    """A server that doesn't answer, or refuses, is no damage: nothing has to be restored then."""
+    elsewhere = read_elsewhere(array.group)
+    if elsewhere is None or not any(sign in str(error) for sign in _UNREACHED):
+        return None
+    return StoreError(
+        f"{elsewhere.url}: rows of {array.name!r} can't be reached: {error}. Look at network, bucket, credentials and "
+        "rights, then run the command again"
     )
-
-
-def _bulk(path: Path) -> Any:
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}}
-    return tensorstore.open(spec, open=True).result()

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from amnesiac.errors import SettingsError
+from amnesiac.storage.settings import StorageSettings, storage_url
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -24,7 +25,7 @@ _ONE_PART_ONE_PROCESS = (("micro_batch", None), ("processes", 1))
 class Settings(BaseModel):
     """Frozen, and an unknown name is an error (it would be a typo that is silently ignored)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # an input may be a secret
 
 
 class DataSettings(Settings):
@@ -32,6 +33,7 @@ class DataSettings(Settings):
 
     source: SourceName = "mnist-5k"
     path: Path | None = Field(None, description="file or folder of image-parquet, image-folder and npz sources")
+    url: str | None = Field(None, description="the same below s3://, fetched for the time that prepare needs it")
     label_column: str = "label"
     subject_column: str | None = Field(None, description="column of the source that names the subject")
     subjects_file: Path | None = Field(None, description="CSV or parquet with columns sample_id, subject_id")
@@ -45,9 +47,19 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "DataSettings":
-        if self.source in ("image-parquet", "image-folder", "npz") and self.path is None:
+        own = self.source in ("image-parquet", "image-folder", "npz")
+        if own and self.path is None and self.url is None:
             raise ValueError(f"source {self.source!r} needs data.path")
+        if self.url is not None and (self.path is not None or not own):
+            raise ValueError(
+                "data.url stands for data.path, in an object store: give one of them, and a source of files"
+            )
         return self
+
+    @field_validator("url")
+    @classmethod
+    def _url_without_secrets(cls, url: str | None) -> str | None:
+        return storage_url(url)
 
 
 class ModelSettings(Settings):
@@ -284,6 +296,7 @@ class Params(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     recurrence: RecurrenceSettings = RecurrenceSettings()
     erasure: ErasureSettings = ErasureSettings()
+    storage: StorageSettings = StorageSettings()
 
     @model_validator(mode="after")
     def _method_is_captured(self) -> "Params":

@@ -19,6 +19,7 @@ from tasks.catalog import catalog
 from tasks.evaluation import read_record, write_pages
 from tasks.opaque import opaque
 from tasks.report_facts import batch_facts
+from tasks.storing import copied
 
 
 @task(name="archive the reports", cache_policy=NO_CACHE, persist_result=False)
@@ -29,10 +30,12 @@ def archive_reports() -> list[int]:
 
 
 def archived_reports() -> list[int]:
-    """The same outside of a flow."""
+    """The same outside of a flow; the object store's copies of reports and receipts follow."""
     newest, number = _newest(), _published_batch()
     batches = [batch for batch in catalog().batches().history() if batch.reached("PUBLISHED")]
-    return [b.number for b in batches if _archived(b, newest if b.number == number else None)]
+    written = [b.number for b in batches if _archived(b, newest if b.number == number else None)]
+    copied()
+    return written
 
 
 def archive_folder(number: int) -> Path:

@@ -14,6 +14,7 @@ from amnesiac.publication import Head, VersionStore, read_head, read_withdrawn
 from amnesiac.publication.version import MODEL
 from amnesiac.requests import Batches, Journal, State
 from amnesiac.settings import Params, load_params
+from amnesiac.storage import Storage, open_storage
 from amnesiac.training import RunSpec
 
 # The state in which a deletion batch is finished: the last one that flows/unlearn_batch.py carries it to
@@ -194,6 +195,11 @@ class Catalog:
     def head(self) -> Head | None:
         """What is published; raises DamagedStore and SpecMismatch."""
         return read_head(self.store())
+
+    def storage(self) -> Storage | None:
+        """What lies in an object store, by `storage.url`; None where all of it lies here."""
+        url = self.params().storage.url
+        return open_storage(url) if url else None
 
     def run_spec(self) -> RunSpec:
         """What decides the original run."""

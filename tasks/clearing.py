@@ -13,11 +13,13 @@ from amnesiac.ledger.manifest import read_manifest
 from amnesiac.publication import Version, read_staged, restore_candidate, withdraw
 from amnesiac.requests import DeletionBatch, read_pointer
 from tasks.catalog import STAGES, Catalog, catalog
+from tasks.clearing_objects import object_plan, purge_objects
 from tasks.erasing import erased_by, note
 from tasks.evaluation import rewrite_report
 from tasks.opaque import opaque
 from tasks.publishing import reach
 from tasks.purging import Collected, purge_dvc
+from tasks.storing import mirrored
 from tasks.training import reference_paths
 from tasks.versioning import forget_stages, record_stages, stale_stages
 
@@ -39,6 +41,7 @@ def purged(batch: DeletionBatch) -> DeletionBatch:
     plan = _plan()
     if plan.unfinished:  # the counts are in the journal now
         plan.close()
+    object_plan().close()
     return after
 
 
@@ -52,6 +55,7 @@ def _purge(batch: DeletionBatch) -> dict[str, Any]:
     at, plan = catalog(), _plan()
     version = at.store().read(_published(at))
     clean = _noted_clean(batch, version)
+    mirrored()  # consumers must find the new version before the old one goes
     sweep(at.published.parent)
     if _foreign(at, version):
         restore_candidate(version, at.unlearned)
@@ -59,7 +63,7 @@ def _purge(batch: DeletionBatch) -> dict[str, Any]:
     removed = plan.run()
     rewrite_report()
     collected = _tell_dvc(at, clean)
-    return {"purged": [*map(_removed, removed), *map(_collected, collected)]}
+    return {"purged": [*map(_removed, removed), *map(_collected, collected), *purge_objects()]}
 
 
 def _published(at: Catalog) -> str:

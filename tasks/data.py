@@ -11,6 +11,7 @@ from amnesiac.erasure import Tombstones
 from tasks.catalog import catalog, data_root
 from tasks.opaque import opaque
 from tasks.progress import shown_progress
+from tasks.storing import PREPARED, fetched, move_out
 
 
 @task(name="prepare data", cache_policy=NO_CACHE, persist_result=False)
@@ -19,10 +20,12 @@ def prepare_data() -> dict[str, Any]:
     """Read, check, leave erased people out, split and write the samples; the summary as JSON."""
     at, params = catalog(), catalog().params()
     with shown_progress("prepare-data", f"reading {params.data.source}") as progress:
-        samples = load_samples(params.data, data_root(), params.seed, progress)
+        with fetched(params.data) as data:
+            samples = load_samples(data, data_root(), params.seed, progress)
         erased = Tombstones(at.tombstones).mask(samples.sample_ids, samples.subject_ids)
         samples, left_out = leave_out(samples, erased)
         summary = prepare_dataset(samples, params.data, params.seed, at.prepared, at.key_store(create=True))
+    move_out(PREPARED)
     return asdict(summary) | _shown(left_out)
 
 

@@ -33,6 +33,7 @@ from tasks.requesting import (
     resolved,
 )
 from tasks.stages import is_stale, writing
+from tasks.storing import mirrored
 
 _FIGURES = ("forget_accuracy", "retain_accuracy", "test_accuracy", "kl_forget", "kl_test")
 _log = logging.getLogger("amnesiac.publishing")
@@ -51,8 +52,10 @@ def recover_now() -> Recovery:
 @task(name="recover", cache_policy=NO_CACHE, persist_result=False)
 @opaque
 def recover_batch() -> Recovery:
-    """`recover_now` at the beginning of a run."""
-    return recover_now()
+    """`recover_now` at the beginning of a run; the object store follows, where a run was killed before it did."""
+    found = recover_now()
+    mirrored()
+    return found
 
 
 @contextmanager
@@ -138,6 +141,7 @@ def publish_version(batch: DeletionBatch) -> DeletionBatch:
     """EVALUATED → PUBLISHED: the candidate becomes a version and HEAD, in one rename."""
     at = catalog()
     head = publish(at.batches(), batch, at.store(), at.unlearned)
+    mirrored()
     after = latest(batch)
     _log.info("batch %d: PUBLISHED, version %s, %d requests", batch.number, head.version[:12], len(head.requests))
     return after
@@ -160,7 +164,9 @@ def roll_back_head() -> Head:
     """Publish HEAD's predecessor again, under the writer lock; raises InputError, BatchConflict, SpecMismatch."""
     with writing("rollback"):
         recover_now()
-        return roll_back(catalog().batches(), catalog().store())
+        head = roll_back(catalog().batches(), catalog().store())
+        mirrored()
+    return head
 
 
 def batch_summary(batch: DeletionBatch) -> dict[str, Any]:

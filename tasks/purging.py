@@ -61,6 +61,13 @@ def local_remotes(project: Path, patience: float = 10.0) -> list[Path]:
     return [Path(url) for url in _remotes(project, patience).values() if "://" not in url]
 
 
+def s3_remotes(project: Path, patience: float = 10.0) -> dict[str, tuple[str, str | None]]:
+    """Remotes in an object store: URL, and DVC's own setting of the server, by name."""
+    settings = _settings(project, patience)
+    found = {name: url for name, url in _remotes(project, patience).items() if url.startswith("s3://")}
+    return {name: (url, settings.get(f"remote.{name}.endpointurl")) for name, url in found.items()}
+
+
 def cached_objects(folder: Path) -> dict[str, int]:
     """Every object of a cache or local remote by its hash, with its bytes. Names of folder lists end in `.dir`."""
     found = {}
@@ -88,9 +95,13 @@ def _collect(project: Path, place: str, where: str, options: Sequence[str], pati
 def _remotes(project: Path, patience: float) -> Mapping[str, str]:
     """Addresses by name, local ones absolute. (`dvc remote list` breaks long lines.)"""
     found = {}
-    for line in run_dvc(project, patience, "config", "--list").splitlines():
-        key, _, value = line.partition("=")
+    for key, value in _settings(project, patience).items():
         if key.startswith("remote.") and key.endswith(".url"):
             local = "://" not in value  # and relative to DVC's folder, if it is relative
             found[key[len("remote.") : -len(".url")]] = str((project / ".dvc" / value).resolve()) if local else value
     return found
+
+
+def _settings(project: Path, patience: float) -> dict[str, str]:
+    lines = run_dvc(project, patience, "config", "--list").splitlines()
+    return {key: value for key, _, value in (line.partition("=") for line in lines)}

@@ -12,10 +12,12 @@ from amnesiac.erasure import Mark, Marked, Needle, ScanReport, id_needles, scan
 from amnesiac.errors import ResidueFound
 from amnesiac.requests import DeletionBatch
 from tasks.catalog import Catalog, catalog
+from tasks.clearing_objects import object_places
 from tasks.erasing import Erased, erased_by
 from tasks.opaque import opaque
 from tasks.publishing import reach
 from tasks.purging import cache_folder, local_remotes
+from tasks.searching import joined, search_objects
 
 _LISTED = 10
 _log = logging.getLogger("amnesiac.scanning")
@@ -49,14 +51,18 @@ def places(at: Catalog) -> tuple[Path, ...]:
 def _scan(batch: DeletionBatch) -> dict[str, Any]:
     erased = erased_by(batch)
     needles, known = _needles(erased), _marks(erased)
-    searched = places(catalog()) if needles or known else ()
-    found = scan(needles, searched, marked=Marked(known, bytes.fromhex(erased.marks_key)))
+    at, marked = catalog(), Marked(known, bytes.fromhex(erased.marks_key))
+    if needles or known:
+        stores = [address for address, _ in object_places(at)]
+        found = joined([scan(needles, places(at), marked=marked), *search_objects(stores, needles, marked, at.scratch)])
+    else:
+        found = scan(needles, (), marked=marked)
     if found.hits:
         raise ResidueFound(_explained(batch, found))
     if found.gaps:
         _log.warning("%d files couldn't be searched, the first %s", len(found.gaps), found.gaps[0].file)
     return {
-        "places": [_shown(Path(place)) for place in found.places], "files": found.files, "bytes": found.bytes,
+        "places": [_shown(place) for place in found.places], "files": found.files, "bytes": found.bytes,
         "things": found.things, "hits": 0, "gaps": len(found.gaps), "kinds": _kinds(erased),
     }  # fmt: skip
 
@@ -97,7 +103,7 @@ def _explained(batch: DeletionBatch, found: ScanReport) -> str:
     )
 
 
-def _shown(place: Path) -> str:
-    """Below the project as a relative path."""
+def _shown(place: str) -> str:
+    """Below the project as a relative path; a URL as it is."""
     root = catalog().root
-    return str(place.relative_to(root)) if place.is_relative_to(root) else str(place)
+    return str(Path(place).relative_to(root)) if Path(place).is_relative_to(root) else place

@@ -30,6 +30,7 @@ from amnesiac.unlearning import ledgers_for
 from tasks.catalog import catalog
 from tasks.opaque import opaque
 from tasks.progress import shown_progress
+from tasks.storing import LEDGER, move_out
 from tasks.timings import keep_seconds
 
 MODEL = "model.safetensors"
@@ -50,6 +51,7 @@ def train_original(resume: bool) -> dict[str, Any]:
     with shown_progress("train-and-capture", f"training {params.model.factory}") as progress:
         factory = model_factory(dataset)
         result, manifest = train_with_capture(at.run_spec(), factory, train, plan, resume=resume, progress=progress)
+    move_out(LEDGER)
     summary = _summary(result, manifest, factory())
     _write_model(at.model, result, summary)
     keep_seconds("train", result.seconds)

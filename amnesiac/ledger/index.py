@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from amnesiac.errors import DamagedStore
-from amnesiac.rowstore import Bytes2D, PagedTable, RefusedRow, write_table
+from amnesiac.tables import Bytes2D, PagedTable, RefusedRow, write_table
 
-NAME = "samples"
+NAME = "samples.table"
 KEY, LEDGER_ROW, LABEL, VISIT_COUNT = range(4)
 Numbers = npt.NDArray[np.int64]
 

@@ -11,6 +11,7 @@ from amnesiac.publication.candidate import (
     write_candidate,
 )
 from amnesiac.publication.head import Head, head_of, read_head, swap_head
+from amnesiac.publication.mirror import fetch_published, mirror
 from amnesiac.publication.publish import Recovery, groups_of, publish, published_facts, recover, roll_back
 from amnesiac.publication.store import VersionStore, read_staged, restore_candidate
 from amnesiac.publication.version import Version, read_positions
@@ -25,8 +26,10 @@ __all__ = [
     "VersionStore",
     "Withdrawn",
     "continues",
+    "fetch_published",
     "groups_of",
     "head_of",
+    "mirror",
     "origin",
     "publish",
     "published_facts",

@@ -99,16 +99,24 @@ def _short(version: str | None) -> str:
 
 def _read(path: Path) -> Head | None:
     try:
-        stored: dict[str, Any] = json.loads(path.read_text())
+        return parse_head(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedStore(f"{path} can't be read ({error!r}): restore it from a backup") from error
+
+
+def parse_head(text: bytes, where: str) -> Head:
+    """HEAD from the content of its file; raises DamagedStore, which names `where` it stood."""
+    try:
+        stored: dict[str, Any] = json.loads(text)
         content = stored["head"]
         head = Head(**{**content, "requests": tuple(content["requests"])})
         intact = stored["sha256"] == hash_json(content)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedStore(f"{path} can't be read ({error!r}): restore it from a backup") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedStore(f"{where} can't be read ({error!r}): restore it from a backup") from error
     if not intact:
-        raise DamagedStore(f"{path} was altered: its own digest differs. Restore it from a backup")
+        raise DamagedStore(f"{where} was altered: its own digest differs. Restore it from a backup")
     return head
 
 

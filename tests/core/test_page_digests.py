@@ -8,7 +8,7 @@ import pytest
 from amnesiac.errors import DamagedStore
 from amnesiac.ledger.index import KEY, LABEL, LEDGER_ROW, VISIT_COUNT, SampleIndex, write_index
 from amnesiac.page_digests import PAGE_ROWS
-from amnesiac.rowstore import PagedTable, RefusedRow, write_table
+from amnesiac.tables import PagedTable, RefusedRow, write_table
 
 N = 3 * PAGE_ROWS + 7
 
@@ -90,9 +90,9 @@ def test_an_index_that_was_altered_lost_or_is_another_runs_is_refused(tmp_path):
     root = write_index(tmp_path / "g.zarr", *numbers(N))
     with pytest.raises(DamagedStore, match="isn't that of the manifest. Restore the ledger with `dvc checkout`"):
         SampleIndex(tmp_path / "g.zarr", root[::-1])
-    shard(tmp_path, "samples").unlink()
+    shard(tmp_path, "samples.table").unlink()
     with pytest.raises(DamagedStore, match="table of samples can't be read.*don't match their digest.*dvc checkout"):
         SampleIndex(tmp_path / "g.zarr", root).of([0], KEY)
-    (tmp_path / "g.zarr/samples/zarr.json").unlink()
+    (tmp_path / "g.zarr/samples.table/zarr.json").unlink()
     with pytest.raises(DamagedStore, match="table of samples can't be opened"):
         SampleIndex(tmp_path / "g.zarr", root)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from amnesiac import rowstore
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
-from amnesiac.rowstore import RefusedRow, RowArray, RowReader, RowWriter, read_attributes, remove_group, shard_rows
+from amnesiac.rowstore import RowArray, RowReader, RowWriter, read_attributes, remove_group, shard_rows
+from amnesiac.tables import RefusedRow
 
 
 def made(n, width, seed=0):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from amnesiac import rowstore
 from amnesiac.errors import DamagedRow, KeyDestroyed
 from amnesiac.keys import Encrypted, LocalKeyStore, seal_texts, unseal_texts
-from amnesiac.rowstore import RefusedRow, RowArray, RowReader, RowWriter
+from amnesiac.rowstore import RowArray, RowReader, RowWriter
+from amnesiac.tables import RefusedRow
 
 
 @pytest.fixture(scope="module")
