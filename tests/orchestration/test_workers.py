@@ -160,9 +160,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def test_a_pool_of_another_type_and_what_prefect_refuses_are_named(deployed: Deployed, tmp_path: Path) -> None:
+def test_a_pool_of_another_type_is_named(deployed: Deployed) -> None:
     with pytest.raises(SettingsError, match="work pool 'amnesiac' is of type 'process': pass --type process"):
         asyncio.run(deploy_project(deployed.root, RecurrenceSettings(), "docker"))
+
+
+@pytest.mark.campaign
+def test_what_prefect_refuses_is_told(deployed: Deployed, tmp_path: Path) -> None:
     written = yaml.safe_load((ROOT / "prefect.yaml").read_text()) | {"pull": "nothing of the kind"}
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(written))
     with pytest.raises(DeployError, match=r"(?s)`prefect deploy --all` failed in .*pull"):
