@@ -155,7 +155,7 @@ def _record(
     recorder = Recorder(
         model, optimizer, spool, captured=captured, rank=plan.settings.rank,
         dtype=plan.settings.dtype, updates={s.name: s.fraction for s in plan.ledgers if s.per == "step"},
-        clipping=spec.training.clip_norm is not None,
+        clipping=spec.training.clip_norm is not None, layers=plan.settings.layers,
     )  # fmt: skip
     history = list(checkpoint.history) if checkpoint else []
     earlier = sum(record.seconds for record in history)
