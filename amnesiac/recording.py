@@ -62,6 +62,7 @@ def record(
             dtype=settings.dtype,
             updates=updates,
             samples=len(sample_ids),
+            layers=settings.layers,
         )
         try:
             yield recorder

@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from amnesiac.errors import SettingsError
 from amnesiac.storage.settings import StorageSettings, storage_url
@@ -193,6 +202,16 @@ class CaptureSettings(Settings):
     settled: SettledSettings = SettledSettings()
     curvature: CurvatureSettings = CurvatureSettings()
     classes: tuple[int, ...] | None = Field(None, description="capture only these classes (as the 2024 paper does)")
+    layers: Annotated[int, Field(gt=0)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None, description="capture only the last so many layers, or those whose names fit a pattern (`head.*`); what "
+        "isn't captured, a deletion leaves as it is (docs/sizing.md)",
+    )  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `layers` where all are captured: runs from before it could be chosen keep their id."""
+        found: dict[str, Any] = serialize(self)
+        return {name: value for name, value in found.items() if name != "layers" or value is not None}
 
     @model_validator(mode="after")
     def _methods_once(self) -> "CaptureSettings":
@@ -283,6 +302,22 @@ class EvaluationSettings(Settings):
     )
 
 
+class OrchestrationSettings(Settings):
+    """Where parallel work runs: members of audits, retrainings of the evaluation. No result depends on it."""
+
+    task_runner: Literal["threads", "dask"] = Field("threads", description="dask: needs the extra amnesiac[dask]")
+    workers: Annotated[int, Field(gt=0)] = Field(2, description="dask: processes of a cluster on this machine")
+    address: str | None = Field(
+        None, description="dask: a standing scheduler, tcp://HOST:PORT, in place of that cluster"
+    )
+
+    @model_validator(mode="after")
+    def _address_of_dask(self) -> "OrchestrationSettings":
+        if self.address is not None and self.task_runner != "dask":
+            raise ValueError("orchestration.address is for task_runner dask: set that too, or remove the address")
+        return self
+
+
 class Params(Settings):
     """The whole of params.yaml."""
 
@@ -297,6 +332,7 @@ class Params(Settings):
     recurrence: RecurrenceSettings = RecurrenceSettings()
     erasure: ErasureSettings = ErasureSettings()
     storage: StorageSettings = StorageSettings()
+    orchestration: OrchestrationSettings = OrchestrationSettings()
 
     @model_validator(mode="after")
     def _method_is_captured(self) -> "Params":

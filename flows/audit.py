@@ -3,7 +3,6 @@
 from typing import Any
 
 from prefect import flow
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.ensembles import (
     AuditPlan,
@@ -12,20 +11,21 @@ from tasks.ensembles import (
     plan_ensembles,
     plan_memorisation,
     show_audit,
-    train_member,
+    train_members,
 )
 from tasks.naming import audit_name
+from tasks.parallel import ConfiguredTaskRunner
 from tasks.stages import writing
 
-RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=16)  # its threads only wait for the pool's processes
+RUNNER: Any = ConfiguredTaskRunner(max_workers=16)  # threads only wait for the pool's processes
 
 
 @flow(name="audit", flow_run_name=audit_name, persist_result=False, task_runner=RUNNER)
 def audit(plan: AuditPlan) -> dict[str, Any]:
     """Train the members that are missing, compare, judge. Killed, it goes on with the next member when run again."""
     with writing("audit"), ensembles(plan):
-        scored = train_member.map(plan_memorisation(plan)).result()
-        trained = train_member.map(plan_ensembles(plan, scored)).result()
+        scored = train_members(plan, plan_memorisation(plan))
+        trained = train_members(plan, plan_ensembles(plan, scored))
         result = judge_ensembles(plan, trained)
         show_audit(result)
     return result

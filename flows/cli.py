@@ -17,13 +17,14 @@ from flows.bench_compare import bench
 from flows.operations import Json, history, publish, recover, rollback, status
 from flows.receipts_cli import receipt, recipient
 from flows.session import ready
+from flows.workers_cli import deploy, worker
 from tasks.prefect_environment import configure
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 request = typer.Typer(no_args_is_help=True, help="File and list deletion requests.")
 app.add_typer(request, name="request")
 app.add_typer(bench, name="bench")
-for operation in (publish, recover, rollback, status, history, audit):
+for operation in (publish, recover, rollback, status, history, audit, deploy, worker):
     app.command()(operation)
 app.add_typer(receipt, name="receipt")
 app.add_typer(recipient, name="recipient")
@@ -199,23 +200,19 @@ def serve(
     The status page reads only. Bound to anything but this machine it needs a token (AMNESIAC_UI_TOKEN or --token-file).
     """
     with ready(server=False):
-        from flows.alarm import alarm
-        from flows.deployments import deployment, serve_deployments
-        from flows.full_cycle import full_cycle
-        from flows.unlearn_batch import unlearn_batch
+        from flows.deployed import project_deployments
+        from flows.deployments import serve_deployments
         from tasks.alarms import Alarms
         from tasks.catalog import catalog
         from tasks.prefect_server import local_server
 
         recurrence = catalog().params().recurrence
-        batch = deployment(unlearn_batch, "scheduled", recurrence, {"evaluate": recurrence.evaluate, "patient": True})
         with local_server(port, host) as url, ExitStack() as stack:
             prefect = url.removesuffix("/api")
             typer.echo(f"dashboard: {prefect}  (Ctrl-C ends it)", err=True)
             if ui:
                 stack.enter_context(_status_page(ui_host, ui_port, token_file, prefect))
-            served = [batch, deployment(full_cycle, "on-demand"), deployment(alarm, "alarm")]
-            serve_deployments(served, poll, Alarms(catalog().root.name, recurrence).register)
+            serve_deployments(project_deployments(recurrence), poll, Alarms(catalog().root.name, recurrence).register)
 
 
 @app.command("ui")

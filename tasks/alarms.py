@@ -9,12 +9,14 @@ names a notification or webhook block of Prefect, let the server send that itsel
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect.automations import AutomationCore, EventTrigger, Posture
 from prefect.client.orchestration import PrefectClient
-from prefect.events.actions import CallWebhook, DoNothing, RunDeployment, SendNotification
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, DoNothing, RunDeployment, SendNotification
 from prefect.exceptions import ObjectNotFound
 
 from amnesiac.errors import SettingsError
@@ -22,8 +24,11 @@ from amnesiac.settings import RecurrenceSettings
 from tasks.notification import DEADLINE, project_resource
 
 RUNS = {"failed": "prefect.flow-run.Failed", "crashed": "prefect.flow-run.Crashed", "late": "prefect.flow-run.Late"}
+SILENCE = timedelta(seconds=120)
+"""So long after its last heartbeat a run is called crashed: four of them are missing."""
+_BEAT = "prefect.flow-run.heartbeat"
 _WEBHOOK = "webhook"
-_Action = RunDeployment | SendNotification | CallWebhook | DoNothing
+_Action = RunDeployment | SendNotification | CallWebhook | DoNothing | ChangeFlowRunState
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,21 @@ class Alarms:
         block = await _block(client, self.settings.notify_block) if self.settings.notify_block else None
         for event in (*RUNS, "deadline"):
             await _put(client, self._automation(event, watched, alarm, block))
+
+    async def watch_heartbeats(self, client: PrefectClient, watched: Sequence[UUID]) -> None:
+        """An automation that calls runs crashed which have stopped to beat: whoever carried them out is gone.
+
+        (A serving process settles that itself when it starts again; a killed worker's runs nobody else would.)
+        """
+        wanted = AutomationCore(
+            name=f"{project_resource()}: silent",
+            description=f"Deletion of {self.project}: a run stopped to beat. Made by `amnesiac deploy`.",
+            trigger=_of_silence(watched),
+            actions=[
+                ChangeFlowRunState(state=StateType.CRASHED, message="Its worker was killed, or can't be reached.")
+            ],
+        )
+        await _put(client, wanted)
 
     def _automation(
         self, event: str, watched: Sequence[UUID], alarm: UUID, block: tuple[str, UUID] | None
@@ -77,6 +97,21 @@ def _of_runs(event: str, watched: Sequence[UUID]) -> EventTrigger:
         for_each={"prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,
+    )  # fmt: skip
+
+
+def _of_silence(watched: Sequence[UUID]) -> EventTrigger:
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    return EventTrigger(
+        after={_BEAT},
+        expect={_BEAT, *ends},
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={"prefect.resource.role": "deployment",
+                       "prefect.resource.id": [f"prefect.deployment.{number}" for number in watched]},
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=SILENCE,
     )  # fmt: skip
 
 

@@ -4,11 +4,10 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, get_args
 
 import numpy as np
@@ -28,6 +27,7 @@ from amnesiac.auditing import (
     draw_sets,
     ensemble_members,
     judge_audit,
+    keep_member,
     klom_rows,
     left_out_members,
     member_pool,
@@ -44,9 +44,11 @@ from amnesiac.evaluation import to_png, to_svg
 from amnesiac.hashing import hash_json
 from amnesiac.progress import Progress
 from amnesiac.settings import MethodName
+from amnesiac.training.loop import threads
 from amnesiac.unlearning import METHODS
 from tasks.catalog import Catalog, catalog
 from tasks.opaque import opaque
+from tasks.parallel import at_once, on_dask, shared_files
 from tasks.progress import shown_progress
 from tasks.reporting import image_uri
 
@@ -57,20 +59,18 @@ _open: list["_Session"] = []
 
 @dataclass
 class _Session:
-    """The audit that this process carries out: where members are trained, and how many of how many are."""
+    """The audit that this process carries out: where members are trained (None: on Dask), and how many there are."""
 
-    pool: MemberPool
+    pool: MemberPool | None
     setup: Setup
     progress: Progress
     done: int = 0
     total: int = 0
-    lock: Lock = field(default_factory=Lock)
 
     def count(self) -> None:
-        """One more is there; members end in several threads."""
-        with self.lock:
-            self.done += 1
-            self.progress("members", self.done, self.total)
+        """One more is there."""
+        self.done += 1
+        self.progress("members", self.done, self.total)
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,11 @@ def _unseen(test: Split) -> Split:
 
 @contextmanager
 def ensembles(plan: AuditPlan) -> Iterator[None]:
-    """The pool that `train_member` trains in; one at a time in a process."""
+    """What `train_members` trains in, a pool here unless Dask has one; one audit at a time in a process."""
     at = catalog()
     load = partial(load_setup, str(at.root), plan.also)
-    with (
-        shown_progress("audit-members", "training the ensembles") as progress,
-        member_pool(plan.workers, load, at.ensembles, at.scratch / "audit") as pool,
-    ):
+    here = nullcontext() if on_dask() else member_pool(plan.workers, load, at.ensembles, at.scratch / "audit")
+    with shown_progress("audit-members", "training the ensembles") as progress, here as pool:
         _open.append(_Session(pool, load(), progress))
         try:
             yield
@@ -154,17 +152,39 @@ def plan_ensembles(plan: AuditPlan, trained: Sequence[str]) -> list[Member]:
 
 @task(name="train a member", task_run_name="train {member.label}", cache_policy=NO_CACHE, persist_result=False)
 @opaque
-def train_member(member: Member) -> str:
-    """Train one member in the pool and keep it; its label."""
+def train_member(member: Member, also: tuple[str, ...] = ()) -> str:
+    """Train one member and keep it, in the pool of this process's audit; a Dask worker has none and trains it here.
+
+    Returns its label. A Dask worker loads the setup for each member: between them it holds nobody's samples.
+    """
+    pool = _open[-1].pool if _open else None
+    if pool is None:
+        _train_here(member, also)
+        return member.label
     try:
-        _open[-1].pool.train(member).result()
+        pool.train(member).result()
     except BrokenProcessPool as error:
         raise AmnesiacError(
             f"a process that trained {member.label} was killed ({error}), most likely for want of memory: run the "
             "audit again with --workers 1; members that are there are kept"
         ) from error
-    _open[-1].count()
     return member.label
+
+
+def train_members(plan: AuditPlan, members: Sequence[Member]) -> list[str]:
+    """Train members at once, as many as there are processes; their labels. For the body of a flow."""
+    session = _open[-1]
+    done = at_once([(train_member, (member, plan.also)) for member in members], session.count)
+    shared_files([catalog().ensembles / member.file_name(session.setup) for member in members])
+    return done
+
+
+def _train_here(member: Member, also: tuple[str, ...]) -> None:
+    at = catalog()
+    setup = load_setup(str(at.root), also)
+    at.ensembles.mkdir(parents=True, exist_ok=True)
+    with threads(setup.training.threads):
+        keep_member(at.ensembles, setup, member, at.scratch / "audit")
 
 
 @task(name="judge the ensembles", cache_policy=NO_CACHE, persist_result=False)

@@ -14,7 +14,7 @@ from amnesiac.errors import AmnesiacError
 
 NO_FOREIGN_ORIGIN = "http://127.0.0.1"
 """Allowed origins of a server whose port isn't known yet; `prefect_server` names the port."""
-_SETTINGS = {
+SETTINGS = {
     # nothing leaves the machine
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -34,10 +34,13 @@ _SETTINGS = {
     # a first start migrates an empty database: 10-13 s on two idle cores, and the default gives up after 20 s
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    # a run whose worker is killed stops to beat, and the automation of `amnesiac deploy` calls it crashed
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # the core's loggers show in the dashboard; outside of a flow they must not warn that there is none
     "PREFECT_LOGGING_EXTRA_LOGGERS": "amnesiac",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+"""Defaults, by variable; `configure` adds the project's private folders."""
 
 
 class PrefectAlreadyImported(AmnesiacError):
@@ -52,7 +55,7 @@ def configure(project: Path) -> None:
     """
     home = project.resolve() / ".prefect"
     folders = {"PREFECT_HOME": home, "DVC_SITE_CACHE_DIR": home / "dvc-site-cache"}
-    wanted = _SETTINGS | {name: str(folder) for name, folder in folders.items()}
+    wanted = SETTINGS | {name: str(folder) for name, folder in folders.items()}
     if auth := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         wanted["PREFECT_API_AUTH_STRING"] = auth  # our own clients have to know it too
     missing = {name: value for name, value in wanted.items() if name not in os.environ}

@@ -67,6 +67,17 @@ def running_server() -> str | None:
     return given or _recorded()
 
 
+def needed_server() -> str:
+    """The same for what can't start a server itself; raises ServerError where there is none."""
+    url = running_server()
+    if url is None:
+        raise ServerError(
+            "no Prefect server is known here: set PREFECT_API_URL=http://HOST:4200/api, or start one for this project "
+            "with `amnesiac dashboard`"
+        )
+    return url
+
+
 @contextmanager
 def connected(url: str) -> Iterator[None]:
     """Point this process (also where Prefect was imported before) and its children to the server at `url`."""

@@ -29,6 +29,7 @@ from amnesiac.training import (
 from amnesiac.unlearning import ledgers_for
 from tasks.catalog import catalog
 from tasks.opaque import opaque
+from tasks.parallel import shared_files, spread
 from tasks.progress import shown_progress
 from tasks.storing import LEDGER, move_out
 from tasks.timings import keep_seconds
@@ -70,17 +71,22 @@ def retrain_reference(forget: Sequence[int]) -> Path:
     return _reference(forget, catalog().run_spec(), "retrain", "retraining without the forget set")
 
 
-@task(name="retrain with other seeds", cache_policy=NO_CACHE, persist_result=False)
+@task(name="retrain with another seed", cache_policy=NO_CACHE, persist_result=False)
 @opaque
-def retrain_with_other_seeds(forget: Sequence[int]) -> tuple[Path, ...]:
-    """`evaluation.other_seeds` more references, each initialised and ordered by a seed of its own: what they differ by
-    from the first is the seed-to-seed band. Trained once for each run and forget set, as the first is.
+def retrain_with_other_seed(forget: Sequence[int], number: int) -> Path:
+    """One of `evaluation.other_seeds` more references (`number` from 1), initialised and ordered by a seed of its own:
+    what they differ by from the first is the seed-to-seed band. Trained once for each run and forget set, like it.
     """
-    count = len(_other_runs())
-    return tuple(
-        _reference(forget, run, "retrain-with-other-seeds", f"retraining with another seed ({k} of {count})")
-        for k, run in enumerate(_other_runs(), 1)
-    )
+    runs = _other_runs()
+    description = f"retraining with another seed ({number} of {len(runs)})"
+    return _reference(forget, runs[number - 1], "retrain-with-other-seeds", description)
+
+
+def retrained_references(forget: Sequence[int]) -> tuple[Path, ...]:
+    """All references, the one of the run's own seed first: one after the other, or at once on Dask."""
+    others = [(retrain_with_other_seed, (forget, k)) for k in range(1, len(_other_runs()) + 1)]
+    spread([(retrain_reference, (forget,)), *others])
+    return shared_files(reference_paths(forget))
 
 
 def reference_path(forget: Sequence[int], run: RunSpec | None = None) -> Path:

@@ -1,7 +1,8 @@
 """Hooks that collect what the backward pass computes anyway: every layer's input and output gradient."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from amnesiac.capture.blocks import only_trainable, trainable
 from amnesiac.capture.layers import Factors, LayerGradient, rule_for
-from amnesiac.errors import UnsupportedModel
+from amnesiac.errors import SettingsError, UnsupportedModel
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Call:
 
 
 Calls = Sequence[Call]
+LayerChoice = int | Sequence[str] | None
+"""`capture.layers`."""
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -49,11 +52,11 @@ class GradientTap:
     breaks on in-place activations. Between `start` and `take`, one forward and backward pass are seen.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """Attach the hooks; raises UnsupportedModel when a parameter is shared between layers or nothing is
-        trainable.
+    def __init__(self, model: nn.Module, layers: LayerChoice = None) -> None:
+        """Attach the hooks to the chosen layers, all if None; raises UnsupportedModel when layers share a parameter or
+        nothing is trainable, SettingsError when the choice names no layer.
         """
-        self.layers = tapped_layers(model)
+        self.layers = chosen_layers(model, layers)
         self._seen: dict[str, list[Call]] = {}
         self._edges: list[GradientEdge] | None = None
         self._active = False
@@ -150,6 +153,31 @@ def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:
     if not layers:
         raise UnsupportedModel("the model has no trainable parameters")
     return layers
+
+
+def chosen_layers(model: nn.Module, choice: LayerChoice = None) -> dict[str, nn.Module]:
+    """Those of `tapped_layers` that `capture.layers` chooses: the last k, or those whose name fits one of the patterns
+    (as of files: `head.*`), which must each fit one. Raises SettingsError, UnsupportedModel.
+    """
+    layers = tapped_layers(model)
+    if choice is None:
+        return layers
+    if isinstance(choice, int):
+        if choice > len(layers):
+            raise SettingsError(
+                f"capture.layers is {choice}, and the model has {len(layers)} layers: {_listed(layers)}"
+            )
+        return dict(list(layers.items())[-choice:])
+    if unfit := [pattern for pattern in choice if not any(fnmatchcase(name, pattern) for name in layers)]:
+        raise SettingsError(
+            f"capture.layers: no layer is called {', '.join(map(repr, unfit))}; there are {_listed(layers)}"
+        )
+    return {name: layer for name, layer in layers.items() if any(fnmatchcase(name, pattern) for pattern in choice)}
+
+
+def _listed(layers: Mapping[str, nn.Module]) -> str:
+    names = list(layers)
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _summed(parts: list[LayerGradient]) -> LayerGradient:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from amnesiac.capture.attribution import Step, preconditioner, read_lr, read_rule, step_count
-from amnesiac.capture.blocks import Block, plan_block
+from amnesiac.capture.blocks import Block, plan_block, trainable
 from amnesiac.capture.coordinates import subset
-from amnesiac.capture.hooks import Calls, GradientTap, shares
+from amnesiac.capture.hooks import Calls, GradientTap, LayerChoice, shares
 from amnesiac.capture.layers import LayerGradient
 from amnesiac.capture.packing import Visits, can_wait
 from amnesiac.capture.spool import Layout, Spool
 from amnesiac.capture.writer import SpoolWriter
-from amnesiac.errors import InputError, UnsupportedModel, UnsupportedOptimizer
+from amnesiac.errors import InputError, UnsupportedModel
 
 LOW_PRECISION = 0.05
 """How far shares may be from a layer's gradient, relative, that autocast computed with 8 bits of mantissa."""
@@ -53,6 +53,7 @@ class Recorder:
         samples: int | None = None,
         clipping: bool = True,
         steps: bool = True,
+        layers: LayerChoice = None,
     ) -> None:
         """Attach to model and optimiser.
 
@@ -62,11 +63,12 @@ class Recorder:
         clipping: whether the loop may scale the gradients before a step; without, none of their norms is computed;
         steps:    whether preconditioners and whole updates are kept; of several processes, which have them alike, one
                   does.
-        Raises UnsupportedModel, UnsupportedOptimizer.
+        layers:   which are captured (hooks.chosen_layers), all if None: a deletion leaves the others as they are.
+        Raises UnsupportedModel, UnsupportedOptimizer, SettingsError.
         """
         try:
-            self.rule, self._tap = read_rule(optimizer), GradientTap(model)
-        except (UnsupportedModel, UnsupportedOptimizer):
+            self.rule, self._tap = read_rule(optimizer), GradientTap(model, layers)
+        except InputError:
             spool.close()
             raise
         self.model, self.optimizer, self.spool = model, optimizer, spool
@@ -76,7 +78,8 @@ class Recorder:
         self._clipping = clipping
         self._captured, self._rank, self._dtype, self._updates = captured, rank, dtype, dict(updates or {})
         self._keeps_steps = steps
-        self._parameters = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
+        owned = {id(p) for layer in self._tap.layers.values() for _, p in trainable(layer)}
+        self._parameters = [(k, p) for k, p in model.named_parameters() if id(p) in owned]
         self._coordinates = {k: self._kept(f) for k, f in self._updates.items()}
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amnesiac.capture.blocks import Block
-from amnesiac.capture.hooks import GradientTap
+from amnesiac.capture.hooks import GradientTap, LayerChoice
 from amnesiac.capture.layers import Factors, LayerGradient
 from amnesiac.curvature.basis import Basis, blocks_of, eigenvectors
 from amnesiac.curvature.whitening import Whitening
@@ -64,6 +64,7 @@ class Probe:
 
     snapshots: weights at the middle of each segment;  inputs, labels: the training samples
     samples:   drawn for the eigenvalues of each segment;  largest_factor: wider factors are cut into blocks
+    layers:    which are captured (capture.hooks.chosen_layers)
     """
 
     factory: Callable[[], nn.Module]
@@ -74,6 +75,7 @@ class Probe:
     samples: int
     largest_factor: int
     seed: int
+    layers: LayerChoice = None
 
     def rows(self, segment: int) -> npt.NDArray[np.int64]:
         """The samples that a segment's curvature is measured on."""
@@ -234,7 +236,7 @@ def _gradients(probe: Probe, segment: int) -> Iterator[Gradients]:
     """
     model = probe.factory()
     model.load_state_dict(dict(probe.snapshots[segment]))
-    tap, generator = GradientTap(model), torch_generator(probe.seed, "fisher", segment)
+    tap, generator = GradientTap(model, probe.layers), torch_generator(probe.seed, "fisher", segment)
     for rows in torch.split(torch.from_numpy(probe.rows(segment)), _BATCH):
         tap.start(edges=True)
         logits = model(probe.inputs[rows])

@@ -82,7 +82,7 @@ def _recorder(
     return Recorder(
         model, optimizer, Spool(folder, sizes), captured=captured_samples(plan.settings, data), rank=plan.settings.rank,
         dtype=plan.settings.dtype, updates={s.name: s.fraction for s in plan.ledgers if s.per == "step"},
-        clipping=spec.training.clip_norm is not None, steps=group.leads,
+        clipping=spec.training.clip_norm is not None, steps=group.leads, layers=plan.settings.layers,
     )  # fmt: skip
 
 

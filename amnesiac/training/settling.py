@@ -80,7 +80,17 @@ def probe_of(spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: Cap
     snapshots = [load_weights(_snapshot(plan, epoch)) for epoch in _middles(spec, plan)]
     samples = min(max(settings.smallest_sample, round(settings.fraction * n)), settings.largest_sample)
     classes = int(data.labels.max()) + 1
-    return Probe(factory, snapshots, data.inputs, data.labels, classes, samples, settings.largest_factor, spec.seed)
+    return Probe(
+        factory,
+        snapshots,
+        data.inputs,
+        data.labels,
+        classes,
+        samples,
+        settings.largest_factor,
+        spec.seed,
+        plan.settings.layers,
+    )
 
 
 def curvature_of(spec: RunSpec, plan: CapturePlan, probe: Probe, progress: Progress = silent) -> RunCurvature:

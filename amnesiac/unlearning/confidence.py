@@ -36,6 +36,9 @@ class Confidence:
     share:        of the training samples that are deleted by now
     verdict:      by the settings' limits;  reason: a sentence, empty when good
     drift_at_most: what drift can't exceed: the sum of the batches' norms once theta_T is withdrawn, else drift itself
+
+    Where only some layers were captured (`capture.layers`), the reason says so whatever the verdict: what the others
+    have learnt from the deleted is in no prediction.
     """
 
     predicted_kl: float
@@ -76,7 +79,19 @@ def confidence(
     relative = norm / pilot["norm"] if pilot["norm"] else 0.0
     predicted = FACTOR * pilot["damage"] * relative**2 * (1.0 + SKEW * skew * (1.0 - skew))
     drift, at_most = (norm / path, most / path) if path else (0.0, 0.0)
-    return Confidence(predicted, drift, share, *_judged(predicted, drift, settings), at_most)
+    verdict, reason = _judged(predicted, drift, settings)
+    reasons = "; ".join(filter(None, [reason, _untouched(ledger, trained)]))
+    return Confidence(predicted, drift, share, verdict, reasons, at_most)
+
+
+def _untouched(ledger: SealedLedger, trained: Mapping[str, torch.Tensor]) -> str:
+    """What no deletion changes, in a sentence; empty where all layers were captured."""
+    if ledger.manifest.run.get("capture", {}).get("layers") is None:
+        return ""
+    captured = {name for name, _ in ledger.manifest.parameters}
+    sizes = {name: value.numel() for name, value in trained.items() if value.is_floating_point()}
+    part = sum(size for name, size in sizes.items() if name in captured) / max(1, sum(sizes.values()))
+    return f"only {part:.3g} of the weights were captured (capture.layers): the others keep what they learnt"
 
 
 def _skew(ledger: SealedLedger, deleted: Sequence[int]) -> float:

@@ -21,11 +21,11 @@ REPORTING = {
     "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal", "bench capture", "bench compare",
     "bench audit", "bench unlearn",
     "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
-    "publish", "recover", "rollback", "status", "history", "audit",
+    "publish", "recover", "rollback", "status", "history", "audit", "deploy",
     "receipt list", "receipt show", "receipt verify", "receipt page",
     "recipient add", "recipient notified", "recipient list",
 }  # fmt: skip
-UNTIL_STOPPED = {"serve", "dashboard", "ui"}
+UNTIL_STOPPED = {"serve", "dashboard", "ui", "worker"}
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -24,10 +24,13 @@ FLOWS = sorted(
         "bench_figures.py",
         "cli.py",
         "console.py",
+        "deployed.py",
+        "deploying.py",
         "deployments.py",
         "operations.py",
         "receipts_cli.py",
         "session.py",
+        "workers_cli.py",
     }  # fmt: skip
 )
 OF_A_FLOW = {"prefect", "tasks", "flows", "typing", "collections"}

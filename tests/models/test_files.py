@@ -38,3 +38,11 @@ def test_a_truncated_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedStore, match="isn't a readable"):
         load_weights(path)
+
+
+def test_the_same_content_is_the_same_bytes_whatever_order_its_metadata_comes_in(tmp_path):
+    facts = {"sha256": "x", "member": "own 1: é", "run_id": "r"}
+    for k in range(12):  # safetensors draws the order anew at each call
+        save_weights(tmp_path / str(k), {"w": torch.ones(3)}, dict(sorted(facts.items(), reverse=bool(k % 2))))
+    assert len({(tmp_path / str(k)).read_bytes() for k in range(12)}) == 1
+    assert load_metadata(tmp_path / "0") == facts and torch.equal(load_weights(tmp_path / "0")["w"], torch.ones(3))
