@@ -55,6 +55,7 @@ def redact_receipted() -> None:
     for batch in done:
         if at.batches().held(batch) is not None:
             at.batches().drop(batch)
+    at.open_journal().finish_wiping()
 
 
 def _sign(batch: DeletionBatch) -> dict[str, Any]:
