@@ -31,6 +31,9 @@ FILE = "deletions.sqlite"
 EMPTY = hashlib.sha256(b"").hexdigest()
 FORMAT_9 = ("PRAGMA user_version=9", "UPDATE journal_format SET format = 9")
 only_sqlite = pytest.mark.parametrize("address", ["sqlite"], indirect=True)
+on_both = pytest.mark.parametrize(  # tests/requests/test_postgresql.py has a cheaper form
+    "address", ["sqlite", pytest.param("postgresql", marks=pytest.mark.campaign)], indirect=True
+)
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1}
 
 
@@ -406,6 +409,7 @@ def start(process):
     process.stdin.flush()
 
 
+@on_both
 def test_concurrent_filers_lose_and_mix_nothing(tmp_path, make_index, address):
     index, folder = make_index(n_train=30), tmp_path / "journal"
     workers = [start_filing("many", folder, index, f"w{w}", address) for w in range(4)]
@@ -428,6 +432,7 @@ def test_concurrent_filers_lose_and_mix_nothing(tmp_path, make_index, address):
         assert len(Journal(folder, address).read_prefix(pointer)) == pointer.count
 
 
+@on_both
 def test_what_was_acknowledged_survives_a_kill_and_the_lock_is_freed(tmp_path, index, address):
     folder, acknowledged = tmp_path / "journal", []
     for k in range(4):

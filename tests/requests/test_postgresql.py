@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert
 
 from amnesiac.errors import SettingsError, StoreError
-from amnesiac.requests import STATES, Batches, Journal, RequestDraft, database, tables
+from amnesiac.requests import STATES, Batches, Journal, RequestDraft, copy_journal, database, tables
 from amnesiac.requests import postgresql as product
 from amnesiac.requests.address import server_address
 
@@ -167,6 +167,34 @@ def test_a_writer_that_waits_too_long_for_another_says_so(journal, index, monkey
     assert len(journal.file([sample("s2")], index).filed) == 1
 
 
+def test_writers_at_once_lose_and_mix_nothing(journal, postgresql, schema, index):
+    """Threads, a connection each; processes do it in test_journal (campaign)."""
+    failed = []
+
+    def file_some(number):
+        mine = Journal(journal.path.parent, postgresql.url(schema))
+        try:
+            for k in range(5):
+                mine.file([sample(f"s{k}", name=f"w{number}-{k}"), sample(f"s{k}", f"s{k + 1}")], index)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=file_some, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    pointers = [journal.pointer() for _ in range(5)]
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    requests = journal.requests()
+    assert {r.request_id for r in requests if r.request_id[0] == "w"} == {
+        f"w{w}-{k}" for w in range(4) for k in range(5)
+    }
+    assert len(requests) == 1 + 4 * 5 + 5
+    for pointer in pointers:
+        assert len(journal.read_prefix(pointer)) == pointer.count
+
+
 # Broken connections
 
 
@@ -287,3 +315,25 @@ def test_a_commit_whose_answer_is_lost_is_asked_for(journal, postgresql, schema,
         assert [r.request_id for r in near.file([sample("s5", name="lost")], index).filed] == ["lost"]
     assert len(lost) == 1
     assert [r.request_id for r in journal.requests()] == ["first", "lost"]
+
+
+# From place to place
+
+
+def test_a_journal_is_moved_to_a_server_and_back_with_its_pointers(receipted, postgresql, tmp_path, index):
+    receipted.redact(["second"])
+    there = Journal(tmp_path / "there")
+    assert copy_journal(receipted.database, there.database) == 2
+    assert copy_journal(receipted.database, there.database) == 2, "and once more, as after a kill"
+    back = Journal(tmp_path / "back", postgresql.url(f"t_{secrets.token_hex(6)}"))
+    assert copy_journal(there.database, back.database) == 2
+    for copy in (there, back):
+        assert copy.read_prefix(receipted.pointer()) == receipted.requests()
+        assert Batches(copy).history() == Batches(receipted).history()
+        assert Batches(copy).held(Batches(copy).history()[0]) == {"samples": [SECRET]}
+        assert copy.file([sample("s1", name="first")], index).filed == ()
+        assert Batches(copy).open(["first"]).fence == Batches(receipted).history()[0].fence + 1
+    with pytest.raises(StoreError, match="holds another journal, which isn't overwritten"):
+        copy_journal(receipted.database, there.database)
+    with pytest.raises(StoreError, match="is no journal yet"):
+        copy_journal(Journal(tmp_path / "none").database, there.database)
