@@ -10,7 +10,7 @@ test: export OMP_NUM_THREADS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test lint browser campaign audit bench table1 screenshots clean
+.PHONY: help install demo dashboard test lint browser postgresql campaign audit bench table1 screenshots clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,12 +43,20 @@ browser:
 		|| echo "Chromium can't be installed: the tests that need a browser are skipped"; \
 	else echo "no Chromium: the tests that need a browser are skipped"; fi
 
-test: lint browser  ## lint and the test suite (`make test ARGS='-k name'` for a part)
+# PostgreSQL for the tests of a journal on a server: the same way
+postgresql:
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || which initdb >/dev/null 2>&1; then :; \
+	elif test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		echo "installing PostgreSQL (apt-get)"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null \
+		|| echo "PostgreSQL can't be installed: the tests that need a server are skipped"; \
+	else echo "no PostgreSQL: the tests that need a server are skipped"; fi
+
+test: lint browser postgresql  ## lint and the test suite (`make test ARGS='-k name'` for a part)
 	@$(if $(AMNESIAC_DATA_ROOT),echo "data root: $(AMNESIAC_DATA_ROOT)",echo "data root: none (AMNESIAC_DATA_ROOT); tests on published MNIST and CIFAR-100 are skipped")
 	python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=$(if $(ARGS),0,90) $(ARGS)
 
 campaign: export OMP_NUM_THREADS = 1
-campaign: install  ## kills, full disks, damage, concurrency, planted faults: writes docs/reliability-results.md (`AMNESIAC_CAMPAIGN_KILLS=1000` for a release)
+campaign: install postgresql  ## kills, full disks, damage, concurrency, planted faults: writes docs/reliability-results.md (`AMNESIAC_CAMPAIGN_KILLS=1000` for a release)
 	python -m pytest -m campaign $(ARGS)
 
 audit: $(VENV)/.audit-installed  ## known vulnerabilities of the pinned packages (pip-audit in a folder of its own; needs the network)

@@ -2,8 +2,9 @@
 
     elsewhere.json   {"url": "s3://bucket/prefix/NAME"}: there lies the whole group, under the hash of its content
 
-Tables (tags, what is known of samples) and metadata stay in the local group as well: so its root is checked without a request, DVC versions them (and
-with them, what the rows must be), and a reader asks for no more than the rows that it wants.
+Tables (tags, what is known of samples) and metadata stay in the local group as well: so its root is checked without a
+request, DVC versions them (and with them, what the rows must be), and a reader asks for no more than the rows that it
+wants.
 """
 
 import hashlib

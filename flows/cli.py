@@ -14,7 +14,8 @@ import typer
 
 from flows.audit_cli import audit
 from flows.bench_compare import bench
-from flows.operations import Json, history, publish, recover, rollback, status
+from flows.journal_cli import journal
+from flows.operations import Json, history, publish, recover, restore, rollback, status
 from flows.receipts_cli import receipt, recipient
 from flows.session import ready
 from flows.workers_cli import deploy, worker
@@ -24,9 +25,10 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 request = typer.Typer(no_args_is_help=True, help="File and list deletion requests.")
 app.add_typer(request, name="request")
 app.add_typer(bench, name="bench")
-for operation in (publish, recover, rollback, status, history, audit, deploy, worker):
+for operation in (publish, recover, restore, rollback, status, history, audit, deploy, worker):
     app.command()(operation)
 app.add_typer(receipt, name="receipt")
+app.add_typer(journal, name="journal")
 app.add_typer(recipient, name="recipient")
 
 Force = Annotated[bool, typer.Option("--force", help="Run even if DVC calls the stage up to date.")]

@@ -43,6 +43,17 @@ def print_stage(stage: str, summary: Mapping[str, Any] | None, as_json: bool) ->
         console.print(table)
 
 
+def print_restored(found: Mapping[str, Any], summary: Mapping[str, Any] | None, as_json: bool) -> None:
+    """Whether somebody erased had come back, and the batch that erased them again."""
+    if as_json:
+        print_json({**found, "summary": summary})
+    elif not found["samples"]:
+        console.print("restore: nobody who was erased can be read again")
+    else:
+        console.print(f"restore: {found['samples']} samples that were erased were back; request {found['request_id']}")
+        print_stage("publish", summary, as_json)
+
+
 def print_comparison(as_json: bool) -> None:
     """The metrics of the last evaluation."""
     metrics = json.loads(catalog().metrics.read_text())

@@ -1,4 +1,6 @@
-"""Commands that carry deletions to their end and show where they are: publish, recover, rollback, status, history."""
+"""Commands that carry deletions to their end (publish, recover, restore, rollback) and show where they are (status,
+history).
+"""
 
 from typing import Annotated
 
@@ -40,6 +42,24 @@ def recover(as_json: Json = False) -> None:
 
         found = recover_now()
         print_recovery(found, finish_due(), as_json)
+
+
+def restore(
+    evaluate: Annotated[bool, typer.Option(help="Compare with retraining before publishing.")] = True,
+    as_json: Json = False,
+) -> None:
+    """After a backup was restored: erase again whoever was erased since. Example: [bold]amnesiac restore --json[/]
+
+    Journal, tombstones and receipts must be the newest, kept apart from the backup (docs/backup.md).
+    """
+    with ready():
+        from flows.console import print_restored
+        from flows.unlearn_batch import unlearn_batch as flow
+        from tasks.restoring import file_restored
+
+        found = file_restored()
+        result = flow(False, evaluate) if found.request_id or found.missing else None
+        print_restored(found.facts(), result if isinstance(result, dict) else None, as_json)
 
 
 def rollback(as_json: Json = False) -> None:

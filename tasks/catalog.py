@@ -181,8 +181,8 @@ class Catalog:
         return LocalKeyStore(self.keys, create=create)
 
     def open_journal(self) -> Journal:
-        """The journal of deletion requests."""
-        return Journal(self.journal)
+        """The journal of deletion requests: on the server that AMNESIAC_JOURNAL names, else a file in `journal`."""
+        return Journal(self.journal, os.environ.get("AMNESIAC_JOURNAL"))
 
     def batches(self) -> Batches:
         """The journal's deletion batches."""

@@ -38,21 +38,22 @@ def purged(batch: DeletionBatch) -> DeletionBatch:
     Raises PurgeRefused, StoreError, VersioningError; then the batch stays where it is, and the next run tries again.
     """
     after = reach(batch, "PURGED", _purge)
-    plan = _plan()
+    plan = purge_plan()
     if plan.unfinished:  # the counts are in the journal now
         plan.close()
     object_plan().close()
     return after
 
 
-def _plan() -> Purge:
+def purge_plan() -> Purge:
+    """The list of what is to be removed, in the journal's folder: a killed run's is gone on with."""
     at = catalog()
     data = at.published.parent
     return Purge(at.journal / "purge.json", (data, at.root / ".prefect"))
 
 
 def _purge(batch: DeletionBatch) -> dict[str, Any]:
-    at, plan = catalog(), _plan()
+    at, plan = catalog(), purge_plan()
     version = at.store().read(_published(at))
     clean = _noted_clean(batch, version)
     mirrored()  # consumers must find the new version before the old one goes

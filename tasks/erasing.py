@@ -70,9 +70,10 @@ def resting(batch: DeletionBatch) -> str | None:
 
 
 def grace_ends(batch: DeletionBatch) -> datetime:
-    """When a published batch's keys may be destroyed."""
+    """When a published batch's keys may be destroyed: at once where it erases again who came back from a backup."""
     published = next(event.at for event in reversed(batch.events) if event.state == "PUBLISHED")
-    return datetime.fromisoformat(published) + timedelta(days=catalog().params().erasure.grace_days)
+    days = 0.0 if batch.facts("PLANNED").get("restored") else catalog().params().erasure.grace_days
+    return datetime.fromisoformat(published) + timedelta(days=days)
 
 
 def due_batches() -> tuple[DeletionBatch, ...]:

@@ -7,6 +7,7 @@ standing server costs 4 s once (10-13 s with an empty database). Importing this 
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from tasks.prefect_environment import NO_FOREIGN_ORIGIN
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ORIGINS = "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"
 _LOG_LINES = 15
+_PASSWORD = re.compile(r"(://[^:/@\s]+:)[^@\s]+@")  # in the database's address
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 15.0
 
@@ -242,7 +244,7 @@ def _home() -> Path:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    lines = _PASSWORD.sub(r"\1***@", log.read_text(errors="replace")).splitlines()[-_LOG_LINES:]
     return "\n".join([f"Last lines of {log}:", *lines])
 
 

@@ -32,6 +32,7 @@ from tasks.requesting import (
     planned_requests,
     resolved,
 )
+from tasks.restoring import came_back, refuse_unnamed
 from tasks.stages import is_stale, writing
 from tasks.storing import mirrored
 
@@ -78,11 +79,14 @@ def plan_batch(force: bool, patient: bool) -> DeletionBatch | None:
 
     Requests that are filed from now on belong to the next batch. `patient`: wait for `recurrence.minimum_requests`.
     Raises UnknownSample when a request names what the data set doesn't hold, unless the settings say to go on: then
-    that is noted as keyed hashes, and the batch carries out the rest.
+    that is noted as keyed hashes, and the batch carries out the rest. Raises SpecMismatch when samples that were erased
+    are back from a backup, and no request names them.
     """
     if patient and waiting(pending_requests()):
         return None
     file_handed_in()  # by a run that was killed before it filed
+    back = came_back(catalog())
+    refuse_unnamed(back, catalog().open_journal().requests())
     plan_requests()
     new = pending(planned_requests(read_pointer(catalog().requests)), applied_requests())
     if not (new or force or _changed()):
@@ -90,6 +94,7 @@ def plan_batch(force: bool, patient: bool) -> DeletionBatch | None:
     batch = catalog().batches().open([request.request_id for request in new])
     forget = resolved(new)
     facts = {"requests": len(new), "samples": len(forget.rows), "not_trained": forget.not_trained, "run": flow_run.id}
+    facts |= {"restored": len(back)} if back else {}
     return _reached(batch, "PLANNED", facts | _missing(forget))
 
 

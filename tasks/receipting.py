@@ -55,6 +55,7 @@ def redact_receipted() -> None:
     for batch in done:
         if at.batches().held(batch) is not None:
             at.batches().drop(batch)
+    at.open_journal().finish_wiping()
 
 
 def _sign(batch: DeletionBatch) -> dict[str, Any]:
@@ -62,7 +63,9 @@ def _sign(batch: DeletionBatch) -> dict[str, Any]:
     requests = {request.request_id: request for request in at.open_journal().requests()}
     chain = Chain(at.receipts)
     key = ensure_signing_key(at.signing, chain.public)
-    stored = [chain.append(_receipt(batch, requests[name], erased), key) for name in batch.request_ids]
+    stored = [
+        chain.find(name) or chain.append(_receipt(batch, requests[name], erased), key) for name in batch.request_ids
+    ]
     return {"receipts": len(stored), "last": stored[-1].path.name if stored else None}
 
 

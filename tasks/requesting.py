@@ -22,6 +22,7 @@ from amnesiac.requests import (
     write_pointer,
 )
 from tasks.catalog import catalog
+from tasks.restoring import came_back, refuse_unnamed
 
 
 def erased_before() -> Gone:
@@ -35,11 +36,17 @@ def erased_before() -> Gone:
 
 
 def resolved(requests: Sequence[DeletionRequest]) -> ForgetSet:
-    """The rows that requests name in the prepared data; raises what `resolve` does, as `requests.unknown` says."""
-    dataset = catalog().dataset()
-    fresh = not dataset.erased.any()  # prepared after all erasures: what was redacted isn't in it
-    unknown = catalog().params().requests.unknown
-    return resolve(requests, dataset.index, gone=erased_before(), redacted=fresh, unknown=unknown)
+    """The rows that requests name in the prepared data; raises what `resolve` does, as `requests.unknown` says.
+
+    Raises SpecMismatch when samples that were erased are back from a backup, and no request names them.
+    """
+    at, dataset = catalog(), catalog().dataset()
+    back = came_back(at)
+    refuse_unnamed(back, at.open_journal().requests() if back else ())
+    # prepared after all erasures: what was redacted isn't in it; or whoever of them is in it is named anew
+    harmless = not dataset.erased.any() or bool(back)
+    unknown = at.params().requests.unknown
+    return resolve(requests, dataset.index, gone=erased_before(), redacted=harmless, unknown=unknown)
 
 
 def opaque_ids(named: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from amnesiac.unlearning.settled import SETTLED
 from amnesiac.verification import Verification, Version, verify
 from tasks.catalog import catalog
 from tasks.requesting import planned_requests
+from tasks.restoring import came_back
 from tasks.stages import writing
 from tasks.training import MODEL
 
@@ -36,7 +37,7 @@ def verify_published() -> Verification:
             return Verification(problems=(str(error),))
         original = at.model / (WITHDRAWN if read_withdrawn(at.model) else MODEL)
         found = verify(at.ledger, original, version, at.key_store())
-        more = (*(_problems_of(head) if head else ()), *found.problems, *_problems_of_receipts())
+        more = (*(_problems_of(head) if head else ()), *found.problems, *_problems_of_receipts(), *_came_back())
         return replace(found, problems=more)
 
 
@@ -50,6 +51,12 @@ def _problems_of_receipts() -> tuple[str, ...]:
     missing = [] if found else [request for request in _receipted() if request not in held]
     lost = f"{len(missing)} requests are RECEIPTED and have no receipt: restore {at.receipts} from a backup"
     return (*found, *([lost] if missing else []))
+
+
+def _came_back() -> tuple[str, ...]:
+    """Whether somebody who was erased can be read again."""
+    count = len(came_back(catalog()))
+    return (f"{count} samples that were erased can be read again: run `amnesiac restore`",) if count else ()
 
 
 def _receipted() -> list[str]:

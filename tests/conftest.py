@@ -13,6 +13,7 @@ from amnesiac.ledger.sealed import SealedLedger, open_ledger
 from amnesiac.settings import CaptureSettings, ModelSettings, OptimizerSettings, ScheduleSettings, TrainingSettings
 from amnesiac.training import CapturePlan, RunSpec, TrainingResult, train_with_capture
 from amnesiac.unlearning.unlearn import ledgers_for
+from tests.postgresql import cluster, missing
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,12 @@ def small_run():
 def small_data():
     """`made_data`."""
     return made_data
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A PostgreSQL server of the system's package, for as long as the tests run."""
+    if why := missing():
+        pytest.skip(why)
+    with cluster() as found:
+        yield found

@@ -7,6 +7,7 @@ from amnesiac.requests.chain import value_hmac
 from amnesiac.requests.deadlines import Deadline, deadlines, due
 from amnesiac.requests.draw import draw_random
 from amnesiac.requests.journal import FilingResult, Journal
+from amnesiac.requests.moving import copy_journal
 from amnesiac.requests.parsing import read_requests
 from amnesiac.requests.pointer import Pointer, read_pointer, write_pointer
 from amnesiac.requests.request import DeletionRequest, Kind, RequestDraft, pending
@@ -28,6 +29,7 @@ __all__ = [
     "RequestDraft",
     "STATES",
     "State",
+    "copy_journal",
     "deadlines",
     "draw_random",
     "due",

@@ -5,14 +5,16 @@ older one has been taken for dead: it can't advance or publish any more.
 """
 
 import json
-import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import Column, Connection, Select, delete, func, insert, select, update
+
 from amnesiac.errors import BatchConflict, DamagedStore, RequestError, StaleWriter
-from amnesiac.requests.database import REMEDY, reading, wipe_log, writing
+from amnesiac.requests import tables
+from amnesiac.requests.database import REMEDY
 from amnesiac.requests.journal import Journal
 from amnesiac.requests.request import timestamp
 from amnesiac.requests.states import STATES, DeletionBatch, Ended, Event, State, check_next
@@ -20,8 +22,7 @@ from amnesiac.requests.states import STATES, DeletionBatch, Ended, Event, State,
 _NOTES: dict[Ended, str] = {"abandoned": "ABANDONED", "rolled back": "ROLLED_BACK"}
 _PUBLISHED: tuple[State, ...] = ("PUBLISHED",)
 _BEFORE_PUBLISHED = STATES[: STATES.index("PUBLISHED")]
-_MEMBERS = "SELECT request_id FROM members JOIN requests USING (number) WHERE batch = ? ORDER BY number"
-_EVENTS = "SELECT state, at, fence, facts FROM events WHERE batch = ? ORDER BY event"
+_BATCHES = select(tables.batches.c.batch, tables.batches.c.state, tables.batches.c.fence, tables.batches.c.ended)
 
 
 class Batches:
@@ -29,22 +30,22 @@ class Batches:
 
     def __init__(self, journal: Journal, last: State = "RECEIPTED") -> None:
         """Name the journal; nothing is opened or created yet."""
-        self.path, self.last = journal.path, last
+        self.database, self.last = journal.database, last
 
     def open(self, request_ids: Collection[str]) -> DeletionBatch:
         """A new batch in state RECEIVED over journalled requests (none: the version is made anew for other reasons).
 
         Raises BatchConflict when another batch isn't published yet, RequestError when a request isn't journalled.
         """
-        with writing(self.path) as connection:
+        with self.database.writing() as connection:
             if unfinished := [batch for batch in _all(connection) if self._unpublished(batch)]:
                 raise BatchConflict(
                     f"deletion batch {unfinished[0].number} is unfinished ({unfinished[0].state}): "
                     "run `amnesiac recover`"
                 )
             fence = _next_fence(connection)
-            insert = "INSERT INTO batches (state, fence) VALUES ('RECEIVED', ?)"
-            number = int(connection.execute(insert, (fence,)).lastrowid or 0)
+            number = _next(connection, tables.batches.c.batch)
+            connection.execute(insert(tables.batches).values(batch=number, state="RECEIVED", fence=fence))
             for request_id in dict.fromkeys(request_ids):
                 _join(connection, number, request_id)
             _note(connection, number, "RECEIVED", fence, {"requests": len(set(request_ids))})
@@ -52,8 +53,8 @@ class Batches:
 
     def take_over(self, batch: DeletionBatch) -> DeletionBatch:
         """The same batch with a new fence: its former writer can't go on. For recovery, under the writer lock."""
-        with writing(self.path) as connection:
-            connection.execute("UPDATE batches SET fence = ? WHERE batch = ?", (_next_fence(connection), batch.number))
+        with self.database.writing() as connection:
+            _change(connection, batch, fence=_next_fence(connection))
             return _one(connection, batch.number)
 
     def advance(self, batch: DeletionBatch, to: State, facts: Mapping[str, Any] | None = None) -> DeletionBatch:
@@ -70,7 +71,7 @@ class Batches:
 
         An error in the block undoes it. Raises like `advance`, before the block is entered.
         """
-        with writing(self.path) as connection:
+        with self.database.writing() as connection:
             check_next(_current(connection, batch), to)
             _move(connection, batch, to, facts or {})
             yield _one(connection, batch.number)
@@ -85,9 +86,9 @@ class Batches:
 
         Raises BatchConflict when keys were destroyed for the batch, or it isn't published.
         """
-        with writing(self.path) as connection:
+        with self.database.writing() as connection:
             fence = _next_fence(connection)
-            connection.execute("UPDATE batches SET fence = ? WHERE batch = ?", (fence, batch.number))
+            _change(connection, batch, fence=fence)
             _close(connection, _one(connection, batch.number), "rolled back", facts, _PUBLISHED)
             yield fence
 
@@ -105,27 +106,28 @@ class Batches:
 
         Raises StaleWriter for an old fence.
         """
-        with writing(self.path) as connection:
+        with self.database.writing() as connection:
             _current(connection, batch)
-            row = (batch.number, json.dumps(content))
-            connection.execute("INSERT OR REPLACE INTO held (batch, content) VALUES (?, ?)", row)
+            connection.execute(delete(tables.held).where(tables.held.c.batch == batch.number))
+            connection.execute(insert(tables.held).values(batch=batch.number, content=json.dumps(content)))
 
     def held(self, batch: DeletionBatch) -> dict[str, Any] | None:
         """What `hold` kept; None if there is nothing."""
-        with reading(self.path) as connection:
-            query = "SELECT content FROM held WHERE batch = ?"
-            row = connection.execute(query, (batch.number,)).fetchone() if connection else None
-        return dict(json.loads(row[0])) if row else None
+        with self.database.reading() as connection:
+            query = select(tables.held.c.content).where(tables.held.c.batch == batch.number)
+            content = connection.scalar(query) if connection else None
+        return dict(json.loads(content)) if content else None
 
     def drop(self, batch: DeletionBatch) -> None:
-        """Remove what `hold` kept; no copy is left in the file or its log."""
-        with writing(self.path) as connection:
-            connection.execute("DELETE FROM held WHERE batch = ?", (batch.number,))
-        wipe_log(self.path)
+        """Remove what `hold` kept; no copy is left in the file or its log, or in the server's tables."""
+        with self.database.writing() as connection:
+            self.database.will_wipe(connection)
+            connection.execute(delete(tables.held).where(tables.held.c.batch == batch.number))
+        self.database.wipe()
 
     def history(self) -> tuple[DeletionBatch, ...]:
         """All batches, the oldest first; raises DamagedStore."""
-        with reading(self.path) as connection:
+        with self.database.reading() as connection:
             return tuple(_all(connection)) if connection else ()
 
     def request_states(self) -> dict[str, State]:
@@ -142,12 +144,12 @@ class Batches:
     def _end(
         self, batch: DeletionBatch, how: Ended, facts: Mapping[str, Any], allowed: Collection[State]
     ) -> DeletionBatch:
-        with writing(self.path) as connection:
+        with self.database.writing() as connection:
             _close(connection, _current(connection, batch), how, facts, allowed)
             return _one(connection, batch.number)
 
 
-def _current(connection: sqlite3.Connection, batch: DeletionBatch) -> DeletionBatch:
+def _current(connection: Connection, batch: DeletionBatch) -> DeletionBatch:
     """The batch as it is now, if the caller is still its writer."""
     found = _one(connection, batch.number)
     if found.fence != batch.fence:
@@ -159,56 +161,79 @@ def _current(connection: sqlite3.Connection, batch: DeletionBatch) -> DeletionBa
 
 
 def _close(
-    connection: sqlite3.Connection, batch: DeletionBatch, how: Ended, facts: Mapping[str, Any],
+    connection: Connection, batch: DeletionBatch, how: Ended, facts: Mapping[str, Any],
     allowed: Collection[State],
 ) -> None:  # fmt: skip
     if batch.ended or batch.state not in allowed:
         raise BatchConflict(f"deletion batch {batch.number} is {batch.ended or batch.state} and can't be {how}")
-    connection.execute("UPDATE batches SET ended = ? WHERE batch = ?", (how, batch.number))
+    _change(connection, batch, ended=how)
     _note(connection, batch.number, _NOTES[how], batch.fence, facts)
 
 
-def _move(connection: sqlite3.Connection, batch: DeletionBatch, to: State, facts: Mapping[str, Any]) -> None:
-    connection.execute("UPDATE batches SET state = ? WHERE batch = ?", (to, batch.number))
+def _move(connection: Connection, batch: DeletionBatch, to: State, facts: Mapping[str, Any]) -> None:
+    _change(connection, batch, state=to)
     _note(connection, batch.number, to, batch.fence, facts)
 
 
-def _note(connection: sqlite3.Connection, number: int, state: str, fence: int, facts: Mapping[str, Any]) -> None:
-    row = (number, state, timestamp(datetime.now(UTC)), fence, json.dumps(facts, sort_keys=True))
-    connection.execute("INSERT INTO events (batch, state, at, fence, facts) VALUES (?, ?, ?, ?, ?)", row)
+def _change(connection: Connection, batch: DeletionBatch, **values: str | int) -> None:
+    connection.execute(update(tables.batches).where(tables.batches.c.batch == batch.number).values(**values))
 
 
-def _next_fence(connection: sqlite3.Connection) -> int:
-    connection.execute("UPDATE fence SET value = value + 1")
-    [value] = connection.execute("SELECT value FROM fence").fetchone()
-    return int(value)
+def _note(connection: Connection, number: int, state: str, fence: int, facts: Mapping[str, Any]) -> None:
+    event, at = _next(connection, tables.events.c.event), timestamp(datetime.now(UTC))
+    row = {"event": event, "batch": number, "state": state, "at": at, "fence": fence}
+    connection.execute(insert(tables.events).values(**row, facts=json.dumps(facts, sort_keys=True)))
 
 
-def _join(connection: sqlite3.Connection, number: int, request_id: str) -> None:
-    insert = "INSERT INTO members SELECT ?, number FROM requests WHERE request_id = ?"
-    if connection.execute(insert, (number, request_id)).rowcount != 1:
+def _next(connection: Connection, numbers: Column[int]) -> int:
+    """One more than the last, under the write lock: a sequence would leave gaps where something is undone."""
+    return int(connection.scalar(select(func.coalesce(func.max(numbers), 0))) or 0) + 1
+
+
+def _next_fence(connection: Connection) -> int:
+    connection.execute(update(tables.fence).values(value=tables.fence.c.value + 1))
+    return int(connection.scalars(select(tables.fence.c.value)).one())
+
+
+def _join(connection: Connection, number: int, request_id: str) -> None:
+    named = select(tables.requests.c.number).where(tables.requests.c.request_id == request_id)
+    if (found := connection.scalar(named)) is None:
         raise RequestError(f"request {request_id!r} isn't in the journal: file it first")
+    connection.execute(insert(tables.members).values(batch=number, number=found))
 
 
-def _one(connection: sqlite3.Connection, number: int) -> DeletionBatch:
-    row = connection.execute("SELECT batch, state, fence, ended FROM batches WHERE batch = ?", (number,)).fetchone()
+def _one(connection: Connection, number: int) -> DeletionBatch:
+    row = connection.execute(_BATCHES.where(tables.batches.c.batch == number)).one_or_none()
     if row is None:
         raise BatchConflict(f"there is no deletion batch {number} in the journal: run `amnesiac history`")
     return _batch(connection, *row)
 
 
-def _all(connection: sqlite3.Connection) -> Iterator[DeletionBatch]:
-    for row in connection.execute("SELECT batch, state, fence, ended FROM batches ORDER BY batch").fetchall():
+def _all(connection: Connection) -> Iterator[DeletionBatch]:
+    for row in connection.execute(_BATCHES.order_by(tables.batches.c.batch)).all():
         yield _batch(connection, *row)
 
 
-def _batch(connection: sqlite3.Connection, number: int, state: State, fence: int, ended: Ended | None) -> DeletionBatch:
+def _batch(connection: Connection, number: int, state: State, fence: int, ended: Ended | None) -> DeletionBatch:
     try:
         if state not in STATES or ended not in (None, *_NOTES):
             raise ValueError(f"unknown state {state!r}")
-        rows = connection.execute(_EVENTS, (number,)).fetchall()
+        rows = connection.execute(_events(number)).all()
         events = tuple(Event(name, at, by, json.loads(facts)) for name, at, by, facts in rows)
     except ValueError as error:
         raise DamagedStore(f"deletion batch {number} can't be read ({error}): {REMEDY}") from error
-    members = tuple(str(row[0]) for row in connection.execute(_MEMBERS, (number,)))
+    members = tuple(map(str, connection.scalars(_members(number))))
     return DeletionBatch(number, state, fence, ended, members, events)
+
+
+def _events(number: int) -> Select[tuple[str, str, int, str]]:
+    columns = tables.events.c
+    found = select(columns.state, columns.at, columns.fence, columns.facts).where(columns.batch == number)
+    return found.order_by(columns.event)
+
+
+def _members(number: int) -> Select[tuple[str]]:
+    joined = select(tables.requests.c.request_id).join(
+        tables.members, tables.members.c.number == tables.requests.c.number
+    )
+    return joined.where(tables.members.c.batch == number).order_by(tables.requests.c.number)

@@ -1,30 +1,26 @@
-"""The journal of deletion requests: a SQLite file in a private folder that git ignores (see `database`).
+"""The journal of deletion requests: a SQLite file in a private folder that git ignores, or a server (see `database`).
 
 It also holds the salt that keys derived request ids and the HMACs in pointers: it lies with the requests, not in a file
 beside them, so that journal and salt can't be parted, and it keeps ids from being guessed from what git publishes.
 """
 
 import json
-import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+from sqlalchemy import Connection, insert, select, update
 
 from amnesiac.errors import DamagedStore, RequestError, SpecMismatch, UnknownSample
+from amnesiac.requests import tables
 from amnesiac.requests.chain import point, request_hmacs
-from amnesiac.requests.database import FILE_NAME, REMEDY, reading, wipe_log, writing
+from amnesiac.requests.database import FILE_NAME, REMEDY
+from amnesiac.requests.places import open_database
 from amnesiac.requests.pointer import Pointer
 from amnesiac.requests.request import DeletionRequest, Kind, RequestDraft, timestamp
 from amnesiac.requests.resolution import refuse_unfit
-
-_SELECT = "SELECT number, request_id, kind, items, received, reason, redacted FROM requests ORDER BY number LIMIT ?"
-_INSERT = "INSERT INTO requests (number, request_id, kind, items, received, reason) VALUES (?, ?, ?, ?, ?, ?)"
-_RECEIPTED = (
-    "SELECT request_id FROM requests JOIN members USING (number) JOIN batches USING (batch) WHERE state = 'RECEIPTED'"
-)
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,12 @@ class FilingResult:
 
 
 class Journal:
-    """The journal in a folder; a missing folder or file is an empty journal."""
+    """The journal in a folder, or on the server at `url`; what isn't there yet is an empty journal."""
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is opened or created yet."""
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        """Name the folder; nothing is opened or created yet. Raises SettingsError for an unusable `url`."""
         self.path = folder / FILE_NAME
+        self.database = open_database(folder, url)
 
     def file(
         self, drafts: Sequence[RequestDraft], index: pd.DataFrame, *, forgotten: Sequence[int] = (),
@@ -63,12 +60,13 @@ class Journal:
             refuse_unfit(self._new(drafts, moment), (), index)
         if not drafts:
             return FilingResult((), ())
-        with writing(self.path, otherwise="nothing was filed") as connection:
+        with self.database.writing(otherwise="nothing was filed") as connection:
             held = self._read(connection, None)
             result = _sort_out(drafts, held, _salt(connection), moment)
             refuse_unfit(result.filed, [request for request in held if not request.redacted], index, forgotten)
             rows = [_row(number, request) for number, request in enumerate(result.filed, start=len(held) + 1)]
-            connection.executemany(_INSERT, rows)
+            if rows:
+                connection.execute(insert(tables.requests), rows)
         return result
 
     def requests(self, count: int | None = None) -> tuple[DeletionRequest, ...]:
@@ -88,8 +86,8 @@ class Journal:
         requests, salt = self._first(pointer.count)
         if point(salt, requests) != pointer:
             raise SpecMismatch(
-                f"the first {pointer.count} requests of {self.path} aren't those the pointer names: the journal "
-                "was altered or belongs to another project. Restore it from a backup (git doesn't hold it)"
+                f"the first {pointer.count} requests of {self.database.name} aren't those the pointer names: the "
+                "journal was altered or belongs to another project. Restore it from a backup (git doesn't hold it)"
             )
         return requests
 
@@ -97,19 +95,19 @@ class Journal:
         """The journal's salt, 64 hex digits; raises SpecMismatch where there is no journal yet."""
         salt = self._first(None)[1]
         if not salt:
-            raise SpecMismatch(f"{self.path} doesn't exist yet: file a request first")
+            raise SpecMismatch(f"{self.database.name} doesn't exist yet: file a request first")
         return salt
 
     def redact(self, request_ids: Collection[str]) -> int:
         """Replace the values of requests by their HMACs and drop their reasons; how many were not redacted before.
 
-        No copy of the values is left in the file or its log. Pointers stay valid, a repeated filing still finds the
-        first, but nobody can resolve the request any more. Raises RequestError when one is unknown or not receipted,
-        and then none is redacted.
+        No copy of the values is left in the file or its log, or in the server's tables. Pointers stay valid, a repeated
+        filing still finds the first, but nobody can resolve the request any more. Raises RequestError when one is
+        unknown or not receipted, and then none is redacted.
         """
         wanted = frozenset(request_ids)
-        with writing(self.path) as connection:
-            receipted = {str(row[0]) for row in connection.execute(_RECEIPTED)}
+        with self.database.writing() as connection:
+            receipted = set(connection.scalars(tables.receipted))
             if missing := sorted(wanted - receipted):
                 raise RequestError(
                     f"{len(missing)} requests aren't receipted yet or unknown, the first {missing[0]!r}: values are "
@@ -117,12 +115,15 @@ class Journal:
                 )
             salt, held = _salt(connection), self._read(connection, None)
             chosen = [request for request in held if request.request_id in wanted and not request.redacted]
-            hidden = [(json.dumps(request_hmacs(salt, request)), request.request_id) for request in chosen]
-            connection.executemany(
-                "UPDATE requests SET items = ?, reason = NULL, redacted = 1 WHERE request_id = ?", hidden
-            )
-        wipe_log(self.path)
+            self.database.will_wipe(connection)
+            for request in chosen:
+                _hide(connection, request, request_hmacs(salt, request))
+        self.database.wipe()
         return len(chosen)
+
+    def finish_wiping(self) -> None:
+        """Remove copies of values that a process took out (`redact`, `Batches.drop`) which was killed then."""
+        self.database.finish_wiping()
 
     def _new(self, drafts: Sequence[RequestDraft], moment: datetime) -> Sequence[RequestDraft | DeletionRequest]:
         """Those of the drafts that aren't journalled."""
@@ -131,19 +132,20 @@ class Journal:
 
     def _first(self, count: int | None) -> tuple[tuple[DeletionRequest, ...], str]:
         """Requests and the salt; no salt where there is no journal."""
-        with reading(self.path) as connection:
+        with self.database.reading() as connection:
             requests = self._read(connection, count) if connection else ()
             salt = _salt(connection) if connection else ""
         if count is not None and (count < 0 or len(requests) < count):
             held = len(self._first(None)[0])
             raise SpecMismatch(
-                f"{self.path} holds {held} requests, and the first {count} were asked for: "
+                f"{self.database.name} holds {held} requests, and the first {count} were asked for: "
                 "restore the journal from a backup (git doesn't hold it), or file the requests again"
             )
         return requests, salt
 
-    def _read(self, connection: sqlite3.Connection, count: int | None) -> tuple[DeletionRequest, ...]:
-        rows = connection.execute(_SELECT, (-1 if count is None else max(count, 0),)).fetchall()
+    def _read(self, connection: Connection, count: int | None) -> tuple[DeletionRequest, ...]:
+        wanted = tables.in_order if count is None else tables.in_order.limit(max(count, 0))
+        rows = connection.execute(wanted).all()
         return tuple(self._request(place, *row) for place, row in enumerate(rows, start=1))
 
     def _request(
@@ -158,7 +160,7 @@ class Journal:
                 raise RequestError("its values aren't a list")
             return DeletionRequest(request_id, kind, tuple(values), received, reason, bool(redacted))
         except (ValueError, RecursionError, RequestError) as error:
-            raise DamagedStore(f"{self.path}: request {place} isn't one ({error}): {REMEDY}") from error
+            raise DamagedStore(f"{self.database.name}: request {place} isn't one ({error}): {REMEDY}") from error
 
 
 def _past(moment: datetime) -> datetime:
@@ -167,16 +169,23 @@ def _past(moment: datetime) -> datetime:
     return moment
 
 
-def _salt(connection: sqlite3.Connection) -> str:
-    rows = connection.execute("SELECT salt FROM salt").fetchall()
-    if len(rows) != 1 or len(rows[0][0]) < 32:
+def _salt(connection: Connection) -> str:
+    found = connection.scalars(select(tables.salt.c.salt)).all()
+    if len(found) != 1 or len(found[0]) < 32:
         raise DamagedStore(f"the deletion journal has lost its salt: {REMEDY}")
-    return str(rows[0][0])
+    return str(found[0])
 
 
-def _row(number: int, request: DeletionRequest) -> tuple[int, str, str, str, str, str | None]:
-    items = json.dumps(request.values)
-    return number, request.request_id, request.kind, items, request.received, request.reason
+def _row(number: int, request: DeletionRequest) -> dict[str, int | str | None]:
+    return {
+        "number": number, "request_id": request.request_id, "kind": request.kind, "items": json.dumps(request.values),
+        "received": request.received, "reason": request.reason,
+    }  # fmt: skip
+
+
+def _hide(connection: Connection, request: DeletionRequest, hmacs: Sequence[str]) -> None:
+    changed = update(tables.requests).where(tables.requests.c.request_id == request.request_id)
+    connection.execute(changed.values(items=json.dumps(hmacs), reason=None, redacted=1))
 
 
 def _sort_out(

@@ -1,9 +1,10 @@
 """Let the disk fail in a deletion: `failing.py BASE WORK PLAN`, JSON on stdout.
 
-PLAN: {"how": "enospc" | "eio" | "tmpfs", "every": K}
+PLAN: {"how": "enospc" | "eio" | "tmpfs" | "sessions", "every": K}
 
 enospc  from the k-th change on nothing can be written (removing and renaming go on working), as on a full disk
 eio     the k-th change fails once
+sessions  before the k-th statement of the journal on a server the server ends the journal's sessions
 tmpfs   a real file system of so few pages (WORK is its mount point; run under `unshare -rm`): native code runs out, too
 """
 
@@ -15,6 +16,8 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+
+import psycopg
 
 from amnesiac.errors import AmnesiacError
 from tests.campaign.killing import Trials, armed
@@ -48,6 +51,15 @@ def attempted(work):
     return None
 
 
+def end_sessions(kind):
+    """What happens instead of a kill, on a connection that isn't counted."""
+    if kind != "postgresql":
+        seen["kill_at"] += 1  # the next change, until it is a statement
+        return
+    with psycopg.connect(os.environ["AMNESIAC_TEST_SERVER"], application_name="the campaign") as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'amnesiac'")
+
+
 class Failures(Trials):
     """Trials in which the disk fails and then works again."""
 
@@ -70,6 +82,11 @@ class Failures(Trials):
         act, total = failure(number, lasting), self.count("mutations")
         for point in range(1, total + 1, every):
             yield self.failed(point, lambda p, k=point: armed(lambda: self.do(p), k, act))
+
+    def cut_off(self, every):
+        total = self.count("mutations")
+        for point in range(1, total + 1, every):
+            yield self.failed(point, lambda p, k=point: armed(lambda: self.do(p), k, end_sessions))
 
     def full(self, every):
         """Ever larger file systems, until a deletion fits."""
@@ -109,7 +126,8 @@ def main(base, work, plan):
         shutil.rmtree(work / "whole")
     numbers = {"enospc": (errno.ENOSPC, True), "eio": (errno.EIO, False)}
     how = plan["how"]
-    run = trials.full(plan["every"]) if how == "tmpfs" else trials.injected(*numbers[how], plan["every"])
+    ways = {"tmpfs": trials.full, "sessions": trials.cut_off}
+    run = ways[how](plan["every"]) if how in ways else trials.injected(*numbers[how], plan["every"])
     for trial in run:
         done.append(trial)
         trials.fitted = trial["error"] is None

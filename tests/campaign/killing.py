@@ -23,6 +23,8 @@ import sys
 import time
 from pathlib import Path
 
+import psycopg
+
 from amnesiac.durable import sweep
 from amnesiac.errors import AmnesiacError
 from tests.campaign.cycle import Cycle, digest, notice
@@ -42,6 +44,8 @@ def counted(call, kind):
 def armed(work, point, act=die):
     """Do `work` in this process, in which `act` happens before its `point`-th change; how many changes it made."""
     sqlite3.connect = lambda *a, real=sqlite3.connect, **k: real(*a, **k, factory=Journalled)
+    psycopg.Cursor.execute = counted(psycopg.Cursor.execute, "postgresql")
+    psycopg.Connection.commit = counted(psycopg.Connection.commit, "postgresql")
     os.write, os.fsync = counted(os.write, "os.write"), counted(os.fsync, "os.fsync")
     sys.addaudithook(hook)
     seen.update(count=0, kill_at=point, on=True, act=act)

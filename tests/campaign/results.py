@@ -28,6 +28,7 @@ TITLES = {
     10: "residue scan after the receipt",
     11: "version-difference attack",
     12: "planted faults",
+    13: "the journal on a PostgreSQL server: kills, sessions ended in the middle, jobs at once",
 }
 INTRODUCTION = """# The reliability campaign: results
 

@@ -16,10 +16,12 @@ from typer.testing import CliRunner, Result
 import tasks.clearing
 from amnesiac.data import open_dataset
 from amnesiac.erasure import Tombstones
+from amnesiac.errors import StoreError
 from amnesiac.keys import LocalKeyStore, sample_name
 from amnesiac.receipts import Chain, verify_chain
 from amnesiac.requests import Batches, Journal
 from flows.cli import app
+from tasks.restoring import Restored, file_restored
 from tests.pipeline.conftest import Cycled
 from tests.pipeline.project import Project, create, finish
 from tests.pipeline.test_verification import SETTLED
@@ -33,13 +35,15 @@ class Killed(BaseException):
 
 @dataclass(frozen=True)
 class Erasures:
-    """A project in which a person and a class were erased, then a sample more; a copy in which nobody was.
+    """A project in which a person and a class were erased, then a sample more; a copy in which nobody was; and a
+    backup, of when it was trained.
 
     plain: bytes that must be found nowhere;  original: the trained model's file
     """
 
     project: Project
     kept: Project
+    old: Project
     remote: Path
     plain: tuple[bytes, ...]
     original: bytes
@@ -77,6 +81,8 @@ def erasures(started: Project, tmp_path_factory: pytest.TempPathFactory) -> Eras
     assert (project.data / "model/model.safetensors").exists()
     finish(project.dvc("push", "--quiet"))
     project.commit("trained")
+    old = replace(project, root=folder / "old")
+    shutil.copytree(project.root, old.root, ignore=shutil.ignore_patterns(".prefect"))
     gone, others, images = samples_of(project)
     for words in (("--class", "3", "--id", "class"), ("--subject", others[0], "--id", "person")):
         assert run(project, "request", "add", *words).exit_code == 0
@@ -91,7 +97,7 @@ def erasures(started: Project, tmp_path_factory: pytest.TempPathFactory) -> Eras
         assert run(each, "request", "add", "--sample", others[1], "--id", "second").exit_code == 0
     finish(project.amnesiac("publish"), kept.amnesiac("publish", "--no-evaluate"))
     ids = [name.encode() for name in (*gone, *others[:2])]
-    return Erasures(project, kept, remote, (*ids, *images), original, others[1])
+    return Erasures(project, kept, old, remote, (*ids, *images), original, others[1])
 
 
 def files(*places: Path) -> Iterator[Path]:
@@ -164,6 +170,62 @@ def test_the_next_batch_has_the_bits_that_it_has_without_erasure(erasures: Erasu
     metrics = json.loads((erasures.project.data / "metrics.json").read_text())
     assert metrics["samples"]["forget"] == 1, "whoever was erased before can't be measured"
     assert metrics["original"]["kl_test"] >= 0.0, "of the version that was published before"
+
+
+def restored(erasures: Erasures, root: Path) -> Project:
+    """The old backup, with what was kept apart from it over it."""
+    shutil.copytree(erasures.old.root, root)
+    for name in ("journal", "receipts", "signing"):
+        shutil.rmtree(root / "pipeline_data" / name, ignore_errors=True)
+        shutil.copytree(erasures.project.data / name, root / "pipeline_data" / name)
+    return replace(erasures.old, root=root)
+
+
+def test_a_backup_that_is_restored_doesnt_bring_the_erased_back(
+    erasures: Erasures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = restored(erasures, tmp_path / "restored")
+    gone = samples_of(project)[0]
+    assert gone, "they can be read again"
+    [said] = finish(project.amnesiac("publish", "--no-evaluate", code=1))
+    assert re.search(r"samples of this data were erased, and their keys are there again.*amnesiac restore", said.err)
+    seen = run(project, "verify", "--json")
+    assert seen.exit_code == 1 and "samples that were erased can be read again: run `amnesiac restore`" in seen.stdout
+    [done] = finish(project.amnesiac("restore", "--no-evaluate", "--json"))
+    found = done.json()
+    assert (found["samples"], found["request_id"], found["missing"]) == (len(gone) + 2, "restored-1", 3)
+    alive = LocalKeyStore(project.data / "keys").find([sample_name(name) for name in gone])
+    assert (alive < 0).all()
+    for path in files(project.root):
+        if ".dvc" not in path.parts[:-1] and path.name != "config.local":
+            content = path.read_bytes()
+            assert not [one for one in erasures.plain if one in content], path
+    ours, theirs = (
+        (p.data / "published/versions" / head(p)["version"] / "model.safetensors").read_bytes()
+        for p in (project, erasures.project)
+    )
+    assert ours == theirs, "the version without them, bit for bit"
+    names = [one.signed.receipt.request.id for one in Chain(project.data / "receipts").receipts()]
+    assert names == ["class", "person", "second", "restored-1"]
+    verified = told(project, "verify")
+    assert (verified["identical"], verified["problems"]) == (True, [])
+    monkeypatch.setenv("AMNESIAC_PROJECT", str(project.root))
+    assert file_restored() == Restored(0, None, 0), "nobody is back any more"
+
+
+def test_a_restore_without_what_was_kept_apart_is_refused(
+    erasures: Erasures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = restored(erasures, tmp_path / "restored")
+    receipts, tombstones = project.data / "receipts", project.data / "journal/tombstones.txt"
+    aside = receipts.rename(tmp_path / "receipts")
+    monkeypatch.setenv("AMNESIAC_PROJECT", str(project.root))
+    with pytest.raises(StoreError, match="3 requests were carried out and have no receipt in .*the first 'class'"):
+        file_restored()
+    aside.rename(receipts)
+    tombstones.unlink()
+    with pytest.raises(StoreError, match=r"tombstones\.txt names nobody: restore it"):
+        file_restored()
 
 
 def test_dvc_has_nothing_to_do_and_a_known_request_returns_its_receipt(erasures: Erasures) -> None:

@@ -40,13 +40,22 @@ def hook(event, arguments):
         mutation(event)
 
 
+class Counting(sqlite3.Cursor):
+    def execute(self, statement, *parameters):
+        if statement.split()[0] in ("BEGIN", "INSERT", "UPDATE", "DELETE"):
+            mutation("sqlite")
+        return super().execute(statement, *parameters)
+
+
 class Journalled(sqlite3.Connection):
     """Counts what changes the database, up to the very commit."""
 
-    def execute(self, statement, *parameters):
-        if statement.split()[0] in ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT"):
-            mutation("sqlite")
-        return super().execute(statement, *parameters)
+    def cursor(self, factory=Counting):
+        return super().cursor(factory)
+
+    def commit(self):
+        mutation("sqlite")
+        super().commit()
 
 
 def forked(work):

@@ -1,10 +1,13 @@
 """A tiny project of the core alone: trained with capture, and carried from requests to a published version."""
 
+import hashlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import psycopg
 import torch
 from torch import nn
 
@@ -25,7 +28,7 @@ from amnesiac.publication import (
     subtract,
     write_candidate,
 )
-from amnesiac.requests import Batches, Journal, RequestDraft, pending, resolve
+from amnesiac.requests import Batches, Journal, RequestDraft, copy_journal, pending, resolve
 from amnesiac.settings import (
     CaptureSettings,
     CurvatureSettings,
@@ -58,7 +61,7 @@ class Tiny:
 
     @property
     def journal(self):
-        return Journal(self.root / "journal")
+        return Journal(self.root / "journal", address_of(self.root))
 
     @property
     def batches(self):
@@ -82,7 +85,10 @@ class Tiny:
 
     def copy(self, root):
         shutil.copytree(self.root, root)
-        return type(self)(root, self.method, self.last)
+        copy = type(self)(root, self.method, self.last)
+        if address_of(root):
+            copy_on_server(self.journal, copy.journal)
+        return copy
 
     def index(self):
         return index()
@@ -136,6 +142,26 @@ class Tiny:
         """The published weights' bytes."""
         head = self.head()
         return None if head is None else bits(self.store.read(head.version).weights())
+
+
+def address_of(root):
+    """The journal's schema on the server that the tests have named; None where it is a file in the project."""
+    server = os.environ.get("AMNESIAC_TEST_SERVER")
+    return f"{server}&schema={schema_of(root)}" if server else None
+
+
+def schema_of(root):
+    return f"p_{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
+
+
+def copy_on_server(journal, copy):
+    """A schema for the copy, in the place of one that an earlier copy at the same path has left."""
+    with psycopg.connect(os.environ["AMNESIAC_TEST_SERVER"], autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {schema_of(copy.path.parents[1])} CASCADE")
+    with journal.database.reading() as found:
+        if found is None:
+            return
+    copy_journal(journal.database, copy.database)
 
 
 def bits(tensors):

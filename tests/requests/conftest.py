@@ -1,5 +1,6 @@
 """An index as `prepare` writes it: train rows first, then validation and test."""
 
+import secrets
 from collections.abc import Callable
 
 import pandas as pd
@@ -21,6 +22,14 @@ def build_index(n_train: int = 12, n_other: int = 3, per_subject: int = 2) -> pd
             "split": ["train"] * n_train + ["validation"] * n_other + ["test"] * n_other,
         }
     )
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request) -> str | None:
+    """Where the journal lies: None for a file in its folder, else a new schema of the test's server."""
+    if request.param == "sqlite":
+        return None
+    return request.getfixturevalue("postgresql").url(f"t_{secrets.token_hex(6)}")
 
 
 @pytest.fixture

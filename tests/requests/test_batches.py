@@ -1,17 +1,15 @@
 """Batches go from state to state in order, one at a time, by the writer who holds the newest fence."""
 
-import sqlite3
-from contextlib import closing
-
 import pytest
+from sqlalchemy import update
 
 from amnesiac.errors import BatchConflict, DamagedStore, RequestError, StaleWriter
-from amnesiac.requests import STATES, Batches, Journal, RequestDraft
+from amnesiac.requests import STATES, Batches, Journal, RequestDraft, tables
 
 
 @pytest.fixture
-def journal(tmp_path, index):
-    journal = Journal(tmp_path / "journal")
+def journal(tmp_path, index, address):
+    journal = Journal(tmp_path / "journal", address)
     journal.file([RequestDraft("samples", (f"s{k}",), f"r{k}") for k in range(4)], index)
     return journal
 
@@ -73,12 +71,12 @@ def test_a_batch_is_finished_where_the_pipeline_ends(journal):
     assert Batches(journal).history() == (first, second)
 
 
-def test_a_batch_of_nothing_needs_no_journal(tmp_path):
-    batches = Batches(Journal(tmp_path / "new"))
+def test_a_batch_of_nothing_needs_no_journal(tmp_path, address):
+    batches = Batches(Journal(tmp_path / "new", address))
     assert batches.current() is None
     assert batches.history() == ()
     assert batches.open([]).request_ids == ()
-    assert Journal(tmp_path / "new").requests() == ()
+    assert Journal(tmp_path / "new", address).requests() == ()
 
 
 def test_unknown_requests_are_refused_and_nothing_opened(batches):
@@ -147,8 +145,8 @@ def test_what_is_published_cant_be_abandoned_but_rolled_back_until_keys_are_dest
 
 def test_damage_is_named(batches, journal):
     batches.open(["r0"])
-    with closing(sqlite3.connect(journal.path)) as connection, connection:
-        connection.execute("UPDATE batches SET state = 'DONE'")
+    with journal.database.writing() as connection:
+        connection.execute(update(tables.batches).values(state="DONE"))
     with pytest.raises(
         DamagedStore, match="deletion batch 1 can't be read .*unknown state 'DONE'.*restore the journal"
     ):

@@ -4,11 +4,9 @@ import json
 import os
 import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,16 +19,21 @@ from amnesiac.requests import (
     Journal,
     Pointer,
     RequestDraft,
-    database,
     draw_random,
     read_pointer,
     resolve,
     value_hmac,
     write_pointer,
 )
+from amnesiac.requests.postgresql import PostgresServer
 
 FILE = "deletions.sqlite"
 EMPTY = hashlib.sha256(b"").hexdigest()
+FORMAT_9 = ("PRAGMA user_version=9", "UPDATE journal_format SET format = 9")
+only_sqlite = pytest.mark.parametrize("address", ["sqlite"], indirect=True)
+on_both = pytest.mark.parametrize(  # tests/requests/test_postgresql.py has a cheaper form
+    "address", ["sqlite", pytest.param("postgresql", marks=pytest.mark.campaign)], indirect=True
+)
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1}
 
 
@@ -39,8 +42,8 @@ def sample(*ids, name=None):
 
 
 @pytest.fixture
-def journal(tmp_path):
-    return Journal(tmp_path / "journal")
+def journal(tmp_path, address):
+    return Journal(tmp_path / "journal", address)
 
 
 @pytest.fixture
@@ -50,11 +53,11 @@ def three(journal, index):
     return journal
 
 
-def test_filed_requests_come_back_in_order(three):
+def test_filed_requests_come_back_in_order(three, address):
     requests = three.requests()
     assert [(r.kind, r.values) for r in requests] == [("samples", ("s1",)), ("subject", ("p2",)), ("class", ("two",))]
     assert requests[1].request_id == "t-2"
-    assert requests == Journal(three.path.parent).requests()
+    assert requests == Journal(three.path.parent, address).requests()
     assert three.requests(2) == requests[:2]
     assert three.requests(0) == ()
 
@@ -71,6 +74,7 @@ def test_filing_nothing_creates_nothing(journal, index):
     assert not journal.path.parent.exists()
 
 
+@only_sqlite
 def test_the_journal_is_private(three):
     assert three.path.stat().st_mode & 0o777 == 0o600
     assert three.path.parent.stat().st_mode & 0o777 == 0o700
@@ -133,27 +137,32 @@ def test_ids_of_two_journals_differ(tmp_path, index):
 
 
 def execute(journal, *statements):
-    with closing(sqlite3.connect(journal.path)) as connection, connection:
+    with journal.database.writing() as connection:
+        if isinstance(journal.database, PostgresServer):
+            connection.exec_driver_sql(f"SET LOCAL search_path TO {journal.database.name.rpartition('=')[2]}")
         for statement in statements:
-            connection.execute(*statement if isinstance(statement, tuple) else (statement,))
+            connection.exec_driver_sql(statement)
 
 
+@only_sqlite
 def test_it_survives_a_power_cut_and_leaves_no_copies(three):
-    with database.writing(three.path) as connection:
-        found = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS}
-        tables = connection.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'").fetchall()
+    with three.database.writing() as connection:
+        found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in PRAGMAS}
+        tables = connection.exec_driver_sql("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'").all()
     assert found == PRAGMAS
     assert {name for name, strict in tables if not name.startswith("sqlite_")} >= {"requests", "batches", "events"}
     assert all(strict for name, strict in tables if not name.startswith("sqlite_"))
 
 
+@only_sqlite
 def test_the_log_beside_it_is_private_too(three):
-    with database.writing(three.path) as connection:
-        connection.execute("UPDATE fence SET value = value + 1")
+    with three.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE fence SET value = value + 1")
         beside = {path.name: path.stat().st_mode & 0o777 for path in three.path.parent.iterdir()}
     assert beside == dict.fromkeys([FILE, f"{FILE}-wal", f"{FILE}-shm"], 0o600)
 
 
+@only_sqlite
 def test_a_maker_that_died_leaves_an_empty_journal(journal, index):
     journal.path.parent.mkdir()
     journal.path.touch()
@@ -174,17 +183,18 @@ def test_a_maker_that_died_leaves_an_empty_journal(journal, index):
         ("DELETE FROM requests WHERE number = 2", "request 2 .*before it are missing"),
         ("DELETE FROM salt", "has lost its salt"),
         ("UPDATE salt SET salt = ''", "has lost its salt"),
-        ("DROP TABLE requests", "isn't a deletion journal, or was altered .*no such table"),
-        ("PRAGMA user_version=9", "has format 9, this version reads 2"),
+        ("ALTER TABLE requests RENAME TO gone", "isn't a deletion journal, or was altered .*(no such table|not exist)"),
+        (FORMAT_9, "has format 9, this version reads 2"),
     ],
 )
-def test_what_cant_be_read_is_damage_and_named(three, index, statement, reason):
-    execute(three, statement)
+def test_what_cant_be_read_is_damage_and_named(three, index, address, statement, reason):
+    execute(three, statement[bool(address)] if isinstance(statement, tuple) else statement)
     for use in (three.requests, lambda: three.file([sample("s9")], index)):
         with pytest.raises(DamagedStore, match=rf"(?i){reason}"):
             use()
 
 
+@only_sqlite
 def test_a_file_that_is_no_database_is_refused_and_left_alone(three, index):
     damaged = b"SQLite format 3\0" + bytes(range(256)) * 40
     three.path.write_bytes(damaged)
@@ -194,6 +204,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(three, index):
     assert three.path.read_bytes() == damaged
 
 
+@only_sqlite
 def test_a_journal_that_is_a_link_or_no_file_is_refused(three, index, tmp_path):
     elsewhere = three.path.rename(tmp_path / "elsewhere")
     three.path.symlink_to(elsewhere)
@@ -205,6 +216,7 @@ def test_a_journal_that_is_a_link_or_no_file_is_refused(three, index, tmp_path):
         Journal(tmp_path / "file").file([sample("s9")], index)
 
 
+@only_sqlite
 def test_a_journal_of_an_earlier_version_is_named(journal, index):
     journal.path.parent.mkdir()
     (journal.path.parent / "requests.jsonl").write_text("{}")
@@ -214,6 +226,7 @@ def test_a_journal_of_an_earlier_version_is_named(journal, index):
     assert not journal.path.exists()
 
 
+@only_sqlite
 def test_a_full_disk_files_nothing(three, index):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 10, limit[1]))  # Python ignores SIGXFSZ: writing fails instead
@@ -227,6 +240,7 @@ def test_a_full_disk_files_nothing(three, index):
     assert len(three.requests()) == 4
 
 
+@only_sqlite
 def test_file_and_folder_are_synced_when_they_are_made(journal, index, monkeypatch):
     synced, real = [], os.fsync
 
@@ -267,6 +281,7 @@ def all_bytes(journal):
     return b"".join(path.read_bytes() for path in journal.path.parent.iterdir())
 
 
+@only_sqlite
 def test_redacted_values_are_gone_and_pointers_stay(receipted, index):
     receipted.file([draw_random(index, seed=1, count=3)], index)
     pointer, one, before = receipted.pointer(), receipted.requests()[1], receipted.requests()
@@ -339,6 +354,7 @@ def hmacs(journal, request):
     return sorted(hmac.new(journal.salt().encode(), text, hashlib.sha256).hexdigest() for text in texts)
 
 
+@only_sqlite
 def test_a_pointer_into_another_or_altered_journal_is_refused(three, tmp_path, index):
     pointer = three.pointer()
     other = Journal(tmp_path / "other")
@@ -377,11 +393,12 @@ def test_pointers_on_disk(three, tmp_path):
 # Several processes
 
 
-def start_filing(kind, folder, index, name):
+def start_filing(kind, folder, index, name, address=None):
     """A process of its own, ready to file; it starts when `start` is called on it."""
     table = folder.parent / "index.parquet"
     index.to_parquet(table)
     command = [sys.executable, Path(__file__).with_name("filing_process.py"), kind, folder, table, name]
+    command += [address] if address else []
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     return process
@@ -392,40 +409,42 @@ def start(process):
     process.stdin.flush()
 
 
-def test_concurrent_filers_lose_and_mix_nothing(tmp_path, make_index):
+@on_both
+def test_concurrent_filers_lose_and_mix_nothing(tmp_path, make_index, address):
     index, folder = make_index(n_train=30), tmp_path / "journal"
-    workers = [start_filing("many", folder, index, f"w{w}") for w in range(4)]
+    workers = [start_filing("many", folder, index, f"w{w}", address) for w in range(4)]
     for worker in workers:
         start(worker)
     seen = []
     while any(worker.poll() is None for worker in workers):
-        seen.append(Journal(folder).pointer())
+        seen.append(Journal(folder, address).pointer())
         time.sleep(0.01)
     for worker in workers:
         worker.communicate()
         assert worker.returncode == 0
-    requests = Journal(folder).requests()
+    requests = Journal(folder, address).requests()
     assert len(requests) == 4 * 15 + 15
     assert {r.request_id for r in requests} >= {f"w{w}-{k}" for w in range(4) for k in range(15)}
     assert sorted(r.values for r in requests if r.request_id.startswith("r-")) == sorted(
         tuple(sorted((f"s{k}", f"s{k + 1}"))) for k in range(15)
     )
     for pointer in seen:
-        assert len(Journal(folder).read_prefix(pointer)) == pointer.count
+        assert len(Journal(folder, address).read_prefix(pointer)) == pointer.count
 
 
-def test_what_was_acknowledged_survives_a_kill_and_the_lock_is_freed(tmp_path, index):
+@on_both
+def test_what_was_acknowledged_survives_a_kill_and_the_lock_is_freed(tmp_path, index, address):
     folder, acknowledged = tmp_path / "journal", []
     for k in range(4):
-        victim = start_filing("endless", folder, index, f"v{k}")
+        victim = start_filing("endless", folder, index, f"v{k}", address)
         start(victim)
         acknowledged.append(victim.stdout.readline().strip())
         time.sleep(0.013 * k)
         victim.kill()
         acknowledged += victim.communicate()[0].split()
         assert victim.returncode == -signal.SIGKILL
-    Journal(folder).file([sample("s9", name="after")], index)
-    held = [r.request_id for r in Journal(folder).requests()]
+    Journal(folder, address).file([sample("s9", name="after")], index)
+    held = [r.request_id for r in Journal(folder, address).requests()]
     assert acknowledged
     assert set(acknowledged) <= set(held)
     assert len(held) <= len(acknowledged) + 4 + 1
