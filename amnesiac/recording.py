@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from amnesiac.capture.recorder import Recorder
@@ -42,9 +43,15 @@ def record(
     `expected_visits` makes sealing fail unless every sample was seen so often. With `keys` rows and ids are encrypted
     with their sample's key (a sample without a subject is its own). An error inside the block leaves no ledger, and an
     existing one untouched. Raises UnsupportedModel and UnsupportedOptimizer before the first step,
-    SettingsError when `capture.classes` or the method "settled" is asked for (labels and curvature aren't known here).
+    SettingsError when `capture.classes` or the method "settled" is asked for (labels and curvature aren't known here),
+    and in one of several processes that train together.
     """
     settings, destination = capture or CaptureSettings(), Path(ledger)
+    if (processes := dist.get_world_size() if dist.is_initialized() else 1) > 1:
+        raise SettingsError(
+            f"record() sees the samples of its own process, and {processes} train together: "
+            "use amnesiac.training.train_with_capture with training.processes, which joins what all of them see"
+        )
     if settings.classes is not None:
         raise SettingsError("capture.classes needs labels, which a loop of your own doesn't pass on: set it to None")
     if "settled" in settings.methods:

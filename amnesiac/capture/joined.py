@@ -49,6 +49,11 @@ class JoinedRows:
         """Of each part's first row."""
         return np.cumsum([0, *(len(part) for part in self.parts[:-1])])
 
+    @property
+    def nbytes(self) -> int:
+        """Of all parts."""
+        return sum(part.nbytes for part in self.parts)
+
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 

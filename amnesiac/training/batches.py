@@ -36,7 +36,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Share:
+class Slice:
     """What a process computes of each mini-batch: the `rank`-th of `count` slices, at most `at_once` samples at a time
     (None: all). Cut before samples are left out, so that the others stay where they are.
     """
@@ -53,7 +53,7 @@ class Share:
         return tuple(rows for part in cut if len(rows := part[~excluded[part]]))
 
 
-WHOLE = Share()
+WHOLE = Slice()
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
@@ -62,13 +62,13 @@ def batches_per_epoch(n: int, batch_size: int) -> int:
 
 
 def epoch_batches(
-    n: int, batch_size: int, seed: int, epoch: int, excluded: npt.NDArray[np.bool_], share: Share = WHOLE
+    n: int, batch_size: int, seed: int, epoch: int, excluded: npt.NDArray[np.bool_], own: Slice = WHOLE
 ) -> Iterator[Batch]:
     """The mini-batches of an epoch, without the `excluded` samples (`[n]`)."""
     order = numpy_generator(seed, "order", epoch).permutation(n)
     for start in range(0, n, batch_size):
         rows = order[start : start + batch_size]
-        yield Batch(rows[~excluded[rows]], len(rows), share.parts(rows, excluded))
+        yield Batch(rows[~excluded[rows]], len(rows), own.parts(rows, excluded))
 
 
 def augmentation(settings: AugmentSettings, n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:

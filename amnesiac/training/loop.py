@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from amnesiac.progress import Progress, silent
 from amnesiac.seeding import derive_seed
 from amnesiac.settings import TrainingSettings
-from amnesiac.training.batches import Batch, Rows, Share, augment, augmentation, batches_per_epoch, epoch_batches
+from amnesiac.training.batches import Batch, Rows, Slice, augment, augmentation, batches_per_epoch, epoch_batches
 from amnesiac.training.group import ALONE, Group
 from amnesiac.training.optimizers import learning_rate
 from amnesiac.training.spec import EpochRecord, StateDict
@@ -54,7 +54,7 @@ class Loop:
 
     excluded:   samples left out, `[n]`
     max_steps:  stop each epoch after this many steps, None for whole epochs
-    group:      the processes that train together, each its share of every mini-batch
+    group:      the processes that train together, each its slice of every mini-batch
     device:     where this process computes, None: as the settings say
     """
 
@@ -74,9 +74,9 @@ class Loop:
         return torch.device(self.device or self.settings.device)
 
     @property
-    def share(self) -> Share:
+    def slice(self) -> Slice:
         """What this process computes of a mini-batch."""
-        return Share(self.group.rank, self.group.count, self.settings.micro_batch)
+        return Slice(self.group.rank, self.group.count, self.settings.micro_batch)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -113,7 +113,7 @@ def _run_epoch(
 ) -> EpochRecord:
     started, loss, correct, seen = time.perf_counter(), 0.0, 0, 0
     n, draws = len(loop.data.labels), augmentation(loop.settings.augment, len(loop.data.labels), loop.seed, epoch)
-    plan = epoch_batches(n, loop.settings.batch_size, loop.seed, epoch, loop.excluded, loop.share)
+    plan = epoch_batches(n, loop.settings.batch_size, loop.seed, epoch, loop.excluded, loop.slice)
     for k, batch in enumerate(islice(plan, loop.max_steps)):
         if k == loop.steps_per_epoch // 2:
             at_midpoint(epoch)

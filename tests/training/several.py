@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from amnesiac.errors import DataError
+from amnesiac.recording import record
 from amnesiac.settings import AugmentSettings, CaptureSettings, ModelSettings, OptimizerSettings, TrainingSettings
 from amnesiac.training import CapturePlan, RunSpec, train_with_capture
 from amnesiac.training.processes import Samples
@@ -103,6 +104,13 @@ def plan_of(folder, methods=METHODS):
 
 def train(folder, spec, made=factory, **options):
     return train_with_capture(spec, made, data(), plan_of(folder), **options)
+
+
+def recorded():
+    """A loop of one's own in one of several processes."""
+    model = factory()
+    with record(model, torch.optim.SGD(model.parameters(), lr=0.1), "ledger", sample_ids=["a"]):
+        raise AssertionError("not refused")
 
 
 def main(folder, killed_at):

@@ -15,7 +15,7 @@ from amnesiac.ledger.visits import visit_table
 from amnesiac.recording import record as recorded
 from amnesiac.settings import CaptureSettings, OptimizerSettings, TrainingSettings, load_params
 from amnesiac.training import CapturePlan, repair, retrain_without, train_with_capture
-from amnesiac.training.batches import WHOLE, Share, epoch_batches
+from amnesiac.training.batches import WHOLE, Slice, epoch_batches
 from amnesiac.training.run import RepairSettings
 from amnesiac.unlearning.unlearn import ledgers_for
 
@@ -93,9 +93,9 @@ def test_repair_in_parts_is_repair(spec_of, build, data):
 
 def test_leaving_samples_out_moves_nobody_to_another_part():
     nobody, some = np.zeros(23, bool), np.isin(np.arange(23), [3, 4, 11, 20])
-    for share in (WHOLE, Share(0, 1, 3), Share(1, 2, 2)):
+    for own in (WHOLE, Slice(0, 1, 3), Slice(1, 2, 2)):
         for full, less in zip(
-            epoch_batches(23, 9, 0, 1, nobody, share), epoch_batches(23, 9, 0, 1, some, share), strict=True
+            epoch_batches(23, 9, 0, 1, nobody, own), epoch_batches(23, 9, 0, 1, some, own), strict=True
         ):
             left = [[row for row in part if not some[row]] for part in full.parts]
             assert [part.tolist() for part in less.parts] == [part for part in left if part]
@@ -104,7 +104,7 @@ def test_leaving_samples_out_moves_nobody_to_another_part():
 def test_the_shares_of_all_processes_are_the_mini_batch():
     nobody = np.zeros(23, bool)
     whole = [batch.rows.tolist() for batch in epoch_batches(23, 9, 0, 1, nobody)]
-    shares = [list(epoch_batches(23, 9, 0, 1, nobody, Share(rank, 3, 2))) for rank in range(3)]
+    shares = [list(epoch_batches(23, 9, 0, 1, nobody, Slice(rank, 3, 2))) for rank in range(3)]
     joined = [np.concatenate([np.concatenate(b.parts) for b in own]).tolist() for own in zip(*shares, strict=True)]
     assert joined == whole
     assert all(len(part) <= 2 for own in shares for batch in own for part in batch.parts)

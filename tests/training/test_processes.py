@@ -191,6 +191,12 @@ def test_an_error_in_one_process_is_the_run_s(rank, tmp_path):
     assert not multiprocessing.active_children()
 
 
+def test_a_loop_of_one_s_own_is_refused_in_one_of_several_processes(tmp_path):
+    made = partial(several.happening, several.recorded, 1, 1, tmp_path / "mark")
+    with pytest.raises(SettingsError, match=r"and 2 train together: use .*train_with_capture"):
+        retrain_without(several.spec_of(processes=2), made, several.data(), [])
+
+
 def test_an_error_where_progress_is_shown_ends_the_processes(tmp_path):
     def stop(*what):
         raise KeyboardInterrupt
