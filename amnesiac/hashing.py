@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def hash_json(value: Any) -> str:
@@ -14,8 +15,10 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+def hash_tensors(tensors: "Mapping[str, torch.Tensor]") -> str:
     """SHA-256 over names, dtypes, shapes and bytes, in name order."""
+    import torch  # 2.5 s, which those who only hash files and settings don't wait for
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()

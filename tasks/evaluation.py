@@ -4,13 +4,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -24,6 +24,7 @@ from amnesiac.evaluation import (
     audit_from_json,
     compare,
     draw_figures,
+    examples_figure,
     facts_from_json,
     facts_to_json,
     fidelity_rows,
@@ -93,20 +94,38 @@ def write_pages(
     `with_files`: also the figures as PNG and the tables that `dvc plots` reads.
     """
     metrics, facts, audit = record["metrics"], record["facts"], record["audit"]
-    figures = draw_figures(metrics, examples, record["curves"], audit)
+    shown = json.dumps([metrics, record["curves"], asdict(audit) if audit else None])
+    pictures = {"examples": examples_figure(examples)} if examples else {}
+    svgs = _svgs(shown) | {name: to_svg(figure) for name, figure in pictures.items()}
     with whole_folder(folder) as aside:
-        page = render_report(metrics, facts, {name: to_svg(figure) for name, figure in figures.items()}, audit)
+        page = render_report(metrics, facts, svgs, audit)
         write_bytes(aside / "report.html", page.encode())
         write_bytes(aside / "report.md", render_markdown(metrics, facts, audit).encode())
         write_bytes(aside / "report.json", (json.dumps(_as_json(record), indent=1) + "\n").encode())
         if with_files:
-            _write_files(aside, record, figures)
+            _write_files(aside, record, _pngs(shown) | {name: to_png(figure) for name, figure in pictures.items()})
     return folder / "report.html"
 
 
-def _write_files(folder: Path, record: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
-    for name, figure in figures.items():
-        write_bytes(folder / f"{name}.png", to_png(figure))
+# A batch's report is written again whenever something has happened to the batch, and drawing is most of that: what was
+# drawn of the same figures is kept. Never the pictures of samples.
+@lru_cache(maxsize=2)
+def _svgs(shown: str) -> dict[str, str]:
+    metrics, curves, audit = json.loads(shown)
+    figures = draw_figures(metrics, curves=curves, audit=audit_from_json(audit) if audit else None)
+    return {name: to_svg(figure) for name, figure in figures.items()}
+
+
+@lru_cache(maxsize=2)
+def _pngs(shown: str) -> dict[str, bytes]:
+    metrics, curves, audit = json.loads(shown)
+    figures = draw_figures(metrics, curves=curves, audit=audit_from_json(audit) if audit else None)
+    return {name: to_png(figure) for name, figure in figures.items()}
+
+
+def _write_files(folder: Path, record: Mapping[str, Any], pngs: Mapping[str, bytes]) -> None:
+    for name, png in pngs.items():
+        write_bytes(folder / f"{name}.png", png)
     tables = {
         "accuracy": accuracy_rows(record["metrics"]),
         "per_class": per_class_rows(record["metrics"]),

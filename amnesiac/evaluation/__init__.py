@@ -12,7 +12,7 @@ from amnesiac.evaluation.fidelity import activation_distance, agreement
 from amnesiac.evaluation.klom import NullBand, klom, klom_quantiles, null_band
 from amnesiac.evaluation.logits import predict
 from amnesiac.evaluation.membership import Membership, membership, membership_curves
-from amnesiac.evaluation.plots import ForgottenExample, draw_figures, to_png, to_svg
+from amnesiac.evaluation.plots import ForgottenExample, draw_figures, examples_figure, to_png, to_svg
 from amnesiac.evaluation.population import PopulationAttack, population_attack
 from amnesiac.evaluation.report import headline, render_markdown, render_report
 from amnesiac.evaluation.roc import auc, tpr_at_fpr
@@ -51,6 +51,7 @@ __all__ = [
     "competition_score",
     "confusion",
     "draw_figures",
+    "examples_figure",
     "facts_from_json",
     "facts_to_json",
     "fidelity_rows",

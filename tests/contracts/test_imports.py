@@ -85,6 +85,13 @@ def test_the_command_line_starts_without_the_heavy_imports() -> None:
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() == []
 
 
+def test_requests_and_receipts_are_read_and_filed_without_torch() -> None:
+    """Who only files a request, or checks a receipt, doesn't wait 2.5 s for it."""
+    program = "import sys, amnesiac.requests, amnesiac.receipts; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() == ["False"]
+
+
 @pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.name)
 def test_a_flow_file_is_a_table_of_contents(path: Path) -> None:
     tree = ast.parse(path.read_text())

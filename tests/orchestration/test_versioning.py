@@ -39,7 +39,8 @@ def first():
     pathlib.Path("nested").write_text(str(under_dvc()))
     if pathlib.Path("go-slowly").exists():
         pathlib.Path("go-slowly").unlink()
-        time.sleep(2.5)
+        while not pathlib.Path("go-on").exists():
+            time.sleep(0.05)
 
 def second():
     pathlib.Path("copy.txt").write_text(pathlib.Path("folder/part").read_text())
@@ -127,16 +128,27 @@ def test_inside_a_stage_dvc_is_not_asked(tmp_path: Path, monkeypatch: pytest.Mon
         stale_stages(tmp_path)
 
 
-def test_a_busy_dvc_is_waited_for_but_not_for_ever(project: Path) -> None:
+def test_a_busy_dvc_is_waited_for_but_not_for_ever(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "go-slowly").touch()
+    sleep = time.sleep
+
+    def found_it_busy(seconds: float) -> None:
+        (project / "go-on").touch()  # only now: however busy the machine is, DVC was found busy before
+        sleep(seconds)
+
     command = [sys.executable, "-m", "dvc", "repro", "--quiet", "--force", "first"]
     with subprocess.Popen(command, cwd=project, env=environment()) as repro:
-        while (project / "go-slowly").exists():
-            time.sleep(0.05)
-        with pytest.raises(VersioningError, match=rf"(?s)another dvc command is running.*PID {repro.pid}"):
-            stale_stages(project, patience=0)
-        assert stale_stages(project, patience=60) == frozenset()
-        assert repro.wait() == 0
+        try:
+            while (project / "go-slowly").exists():
+                assert repro.poll() is None
+                time.sleep(0.05)
+            with pytest.raises(VersioningError, match=rf"(?s)another dvc command is running.*PID {repro.pid}"):
+                stale_stages(project, patience=0)
+            monkeypatch.setattr("tasks.versioning.time.sleep", found_it_busy)
+            assert stale_stages(project, patience=300) == frozenset()
+        finally:
+            (project / "go-on").touch()
+        assert (repro.wait(), (project / "go-slowly").exists()) == (0, False)
 
 
 def test_dvc_is_asked_again_only_once_something_has_changed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

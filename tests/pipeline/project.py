@@ -14,6 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PARAMS = """
@@ -159,6 +163,17 @@ def finish(*calls: Call) -> list[Done]:
         assert process.returncode == call.code, f"{call.words} ended with {process.returncode}:\n{out}\n{err}"
         assert call.code == 0 or "Traceback" not in err.rpartition("error: ")[2], err
     return [Done(*texts) for texts in printed]
+
+
+def run(project: Project, *words: str) -> Result:
+    """A command that needs no server, in this process, which has imported everything already (6 CPU seconds less)."""
+    return CliRunner().invoke(app, words, env={"AMNESIAC_PROJECT": str(project.root)})
+
+
+def file(project: Project, *words: str) -> None:
+    """`amnesiac request add` in this process."""
+    said = run(project, "request", "add", *words)
+    assert said.exit_code == 0, said.output
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 import tasks.clearing
 from amnesiac.data import open_dataset
@@ -23,7 +23,7 @@ from amnesiac.requests import Batches, Journal
 from flows.cli import app
 from tasks.restoring import Restored, file_restored
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Project, create, finish
+from tests.pipeline.project import Project, create, finish, run
 from tests.pipeline.test_verification import SETTLED
 
 STATES = ["RECEIVED", "PLANNED", "STAGED", "EVALUATED", "PUBLISHED", "KEYS_DESTROYED", "PURGED", "SCANNED", "RECEIPTED"]
@@ -48,11 +48,6 @@ class Erasures:
     plain: tuple[bytes, ...]
     original: bytes
     second: str
-
-
-def run(project: Project, *words: str) -> Result:
-    """A command that needs no server, in this process, which has imported everything already."""
-    return CliRunner().invoke(app, words, env={"AMNESIAC_PROJECT": str(project.root)})
 
 
 def told(project: Project, *words: str) -> Any:

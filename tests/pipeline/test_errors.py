@@ -12,7 +12,7 @@ import pytest
 
 from tasks.locking import single_writer
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Done, Project, ask, finish, flow_runs, kill, sha256
+from tests.pipeline.project import Done, Project, ask, file, finish, flow_runs, kill, run, sha256
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def refused(cycled: Cycled, tmp_path_factory: pytest.TempPathFactory) -> Refused
     shutil.rmtree(lost.data / "journal")
     shutil.rmtree(keyless.data / "keys")
     damage_rows(damaged)
-    finish(damaged.amnesiac("request", "add", "--random", "3", "--seed", "9"))  # whose rows have to be read
+    file(damaged, "--random", "3", "--seed", "9")  # whose rows have to be read
     said = finish(
         unknown.amnesiac("request", "add", "--sample", "nobody-1", "--sample", "nobody-2", code=2),
         untrained.amnesiac("unlearn", code=1),
@@ -50,8 +50,8 @@ def refused(cycled: Cycled, tmp_path_factory: pytest.TempPathFactory) -> Refused
 
 def shard(project: Project) -> Path:
     """The one file that holds the ledger's rows."""
-    [file] = [path for path in (project.data / "ledger/rows.zarr/delta/c").rglob("*") if path.is_file()]
-    return file
+    [found] = [path for path in (project.data / "ledger/rows.zarr/delta/c").rglob("*") if path.is_file()]
+    return found
 
 
 def damage_rows(project: Project) -> None:
@@ -128,9 +128,9 @@ def test_what_failed_is_told_in_full_here_and_opaquely_to_prefect(cycled: Cycled
 
 def test_a_failed_run_leaves_no_batch_open(refused: Refused) -> None:
     project, _ = refused.damaged
-    [found] = finish(project.amnesiac("status", "--json"))
-    assert found.json()["unfinished"] is None
-    assert found.json()["requests"] == {"PUBLISHED": 2, "RECEIVED": 1}
+    found = json.loads(run(project, "status", "--json").output)
+    assert found["unfinished"] is None
+    assert found["requests"] == {"PUBLISHED": 2, "RECEIVED": 1}
 
 
 def test_bad_usage_leaves_nothing_behind(tmp_path: Path) -> None:

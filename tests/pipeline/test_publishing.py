@@ -11,14 +11,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner, Result
-
 from amnesiac.durable import write_json
 from amnesiac.requests import Batches, Journal
-from flows.cli import app
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Project, finish, flow_runs, kill
+from tests.pipeline.project import Project, file, finish, flow_runs, kill, run
 
 NOTE = "import json, sys; open('told.jsonl', 'a').write(json.dumps(json.load(sys.stdin)) + chr(10))"
 NOTIFY = f"notify_command: {json.dumps([sys.executable, '-c', NOTE])}"
@@ -30,13 +26,6 @@ configure(Path.cwd())
 from flows.unlearn_batch import unlearn_batch
 unlearn_batch(evaluate=False, patient=True)
 """
-
-
-@pytest.fixture
-def run() -> Callable[..., Result]:
-    """A command that needs no server, in this process, which has imported everything already."""
-    runner = CliRunner()
-    return lambda project, *words: runner.invoke(app, words, env={"AMNESIAC_PROJECT": str(project.root)})
 
 
 def light(project: Project, root: Path) -> Project:
@@ -61,7 +50,7 @@ def told(project: Project) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_what_the_cycle_published(cycled: Cycled, run: Callable[..., Result]) -> None:
+def test_what_the_cycle_published(cycled: Cycled) -> None:
     project, version = cycled.project, cycled.project.version()
     folder = project.data / "published/versions" / head(project)["version"]
     assert (folder / "model.safetensors").read_bytes() == (
@@ -90,9 +79,7 @@ def test_what_the_cycle_published(cycled: Cycled, run: Callable[..., Result]) ->
     assert "predecessor none" in shown and "unfinished: none" in shown
 
 
-def test_deadlines_show_and_an_overdue_request_is_exit_code_1(
-    cycled: Cycled, run: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_deadlines_show_and_an_overdue_request_is_exit_code_1(cycled: Cycled, tmp_path: Path) -> None:
     project, now = light(cycled.project, tmp_path / "late"), datetime.now(UTC)
     for days, name in ((27, "near"), (400, "late"), (1, "new")):
         received = (now - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S")
@@ -110,7 +97,7 @@ def test_deadlines_show_and_an_overdue_request_is_exit_code_1(
     assert (future.exit_code, "lies in the future" in future.output) == (2, True)
 
 
-def test_status_before_anything_was_published(cycled: Cycled, run: Callable[..., Result], tmp_path: Path) -> None:
+def test_status_before_anything_was_published(cycled: Cycled, tmp_path: Path) -> None:
     project = light(cycled.project, tmp_path / "fresh")
     shutil.rmtree(project.data / "published")
     shutil.rmtree(project.data / "journal")
@@ -122,9 +109,7 @@ def test_status_before_anything_was_published(cycled: Cycled, run: Callable[...,
     assert "nothing was left unfinished" in run(project, "recover").output
 
 
-def test_a_damaged_head_stops_every_command_with_a_reason(
-    cycled: Cycled, run: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_a_damaged_head_stops_every_command_with_a_reason(cycled: Cycled, tmp_path: Path) -> None:
     project = light(cycled.project, tmp_path / "damaged")
     path = project.data / "published/HEAD.json"
     path.write_text(path.read_text().replace('"batch": 1', '"batch": 2'))
@@ -134,14 +119,14 @@ def test_a_damaged_head_stops_every_command_with_a_reason(
 
 
 def test_killed_while_it_runs_the_next_run_is_not_blocked_and_ends_alike(
-    cycled: Cycled, copied: Callable[[str], Project], run: Callable[..., Result]
+    cycled: Cycled, copied: Callable[[str], Project]
 ) -> None:
     killed, whole, server = copied("killed"), copied("whole"), cycled.project.server
     assert server is not None
     batches = Batches(Journal(killed.data / "journal"), "PUBLISHED")
     received = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")  # the pointer, and so the version's id, depends on it
-    words = ("request", "add", "--random", "4", "--seed", "3", "--id", "next", "--received", received)
-    finish(*(project.amnesiac(*words) for project in (killed, whole)))
+    for project in (killed, whole):
+        file(project, "--random", "4", "--seed", "3", "--id", "next", "--received", received)
     published = head(killed)
     publishing = killed.amnesiac("publish").start()
     try:
@@ -180,7 +165,7 @@ def test_a_scheduled_run_waits_for_enough_requests_but_not_for_ever(
     assert server is not None
     project.edit("interval_seconds: 6", "interval_seconds: 6, minimum_requests: 3, maximum_wait_seconds: 7200")
     received = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")
-    finish(project.amnesiac("request", "add", "--random", "4", "--seed", "3", "--received", received))
+    file(project, "--random", "4", "--seed", "3", "--received", received)
 
     def state_of_scheduled() -> dict[str, Any]:
         known = {run["id"] for run in flow_runs(server)}
@@ -204,7 +189,7 @@ def test_failures_and_deadlines_are_told_without_an_id_of_a_person(copied: Calla
     project = copied("told")
     project.edit("interval_seconds: 6", f"interval_seconds: 6, {NOTIFY}")
     late = (datetime.now(UTC) - timedelta(days=50)).strftime("%Y-%m-%dT%H:%M:%S")
-    finish(project.amnesiac("request", "add", "--random", "4", "--seed", "3", "--id", "late", "--received", late))
+    file(project, "--random", "4", "--seed", "3", "--id", "late", "--received", late)
     ledger = project.data / "ledger/manifest.json"
     whole = ledger.read_text()
     write_json(ledger, json.loads(whole) | {"sha256": "0"})
@@ -216,7 +201,7 @@ def test_failures_and_deadlines_are_told_without_an_id_of_a_person(copied: Calla
     finish(project.amnesiac("publish"))
     [late_one] = told(project)[1]["requests"]
     assert (late_one["request_id"], late_one["state"]) == ("late", "PUBLISHED"), "answered by its receipt, not before"
-    finish(project.amnesiac("request", "add", "--random", "2", "--seed", "4", "--id", "soon", "--received", late))
+    file(project, "--random", "2", "--seed", "4", "--id", "soon", "--received", late)
     project.edit("interval_seconds: 6", "interval_seconds: 6, minimum_requests: 9, maximum_wait_seconds: 1.0e+9")
     scheduled(project)
     deadline = told(project)[-1]

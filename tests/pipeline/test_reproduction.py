@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import Done, Project, finish
+from tests.pipeline.project import Done, Project, file, finish
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def repeated(cycled: Cycled, tmp_path_factory: pytest.TempPathFactory) -> Repeat
     serverless = cycled.project.copy(folder / "serverless")
     serverless.edit("repair: {epochs: 0.5}", "repair: {epochs: 0.25}")
     trained_at = (serverless.data / "model/model.safetensors").stat().st_mtime_ns
-    _, refused, _ = finish(
-        continued.amnesiac("request", "add", "--random", "4", "--seed", "1"),
+    file(continued, "--random", "4", "--seed", "1")
+    refused, _ = finish(
         cloned.dvc("repro", code=255),
         serverless.dvc("repro"),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.prefect_server import free_port
 from tests.pipeline.conftest import Cycled
-from tests.pipeline.project import ask, finish
+from tests.pipeline.project import ask, file, finish
 
 
 def processes_in(folder: Path) -> list[str]:
@@ -59,7 +59,7 @@ def test_a_schedule_applies_what_is_pending_in_batches(cycled: Cycled, tmp_path:
         assert first["state"]["message"] == "no request is pending, and nothing else has changed"
         weights = [project.weights()["unlearned/model.safetensors"]]
         for number in (1, 2):
-            finish(project.amnesiac("request", "add", "--random", "3", "--seed", str(number)))
+            file(project, "--random", "3", "--seed", str(number))
             run = wait_for(serving, log, batch(number))[-1]
             assert run["parameters"] == {"evaluate": True, "patient": True}
             assert len(project.version()["requests"]) == 2 + number

@@ -5,24 +5,18 @@ from collections.abc import Callable
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
 
 from amnesiac.data import open_dataset
 from amnesiac.errors import UnknownSample
 from amnesiac.keys import LocalKeyStore
 from amnesiac.requests import Batches, Journal, RequestDraft, value_hmac
-from flows.cli import app
 from tasks import erasing
 from tasks.handing_in import NewRequest, file_handed_in, hand_in
 from tasks.opaque import shown_whole
 from tasks.publishing import abandoned_on_error, plan_batch
-from tests.pipeline.project import Project, finish
+from tests.pipeline.project import Project, finish, run
 
 LOST, NOBODY = "mnist-5k-99998", "writer-99999"
-
-
-def run(project: Project, *words: str) -> Result:
-    return CliRunner().invoke(app, words, env={"AMNESIAC_PROJECT": str(project.root)})
 
 
 def file_before_they_were_lost(project: Project) -> str:

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from typer.testing import CliRunner, Result
 
 from amnesiac.hashing import hash_json
 from amnesiac.models import load_weights
-from flows.cli import app
-from tests.pipeline.project import Done, Project, create, finish
+from tests.pipeline.project import Done, Project, create, finish, run
 
 N = 80  # training samples: a fifth of 100 is for tests
 ACTS = {  # with limits that every deletion is beyond
@@ -80,11 +78,6 @@ def of_head(project: Project) -> str:
     """The folder of the published version, below pipeline_data."""
     head = json.loads((project.data / "published/HEAD.json").read_text())["head"]
     return f"published/versions/{head['version']}"
-
-
-def run(project: Project, *words: str) -> Result:
-    """The command in this process, which has imported everything already."""
-    return CliRunner().invoke(app, words, env={"AMNESIAC_PROJECT": str(project.root)})
 
 
 def damage_rows(project: Project) -> None:
