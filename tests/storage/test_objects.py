@@ -176,9 +176,7 @@ def test_a_refused_purge_is_told_of(server: FaultyServer, versioned: Storage, tm
     assert not object_versions(versioned.address)
 
 
-def test_of_a_copied_folder_only_changes_are_sent(
-    server: FaultyServer, storage: Storage, tmp_path: Path
-) -> None:
+def test_of_a_copied_folder_only_changes_are_sent(server: FaultyServer, storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "batch").mkdir()
     (tmp_path / "batch/report.json").write_text("1")
     (tmp_path / "key.pub").write_text("k")
