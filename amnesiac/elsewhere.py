@@ -14,7 +14,7 @@ from pathlib import Path
 
 from amnesiac.durable import write_json
 from amnesiac.errors import DamagedStore, SettingsError
-from amnesiac.storage import Address, Storage, fetch_folder, parse_address, write_folder
+from amnesiac.storage import Address, Storage, parse_address, write_folder
 
 ELSEWHERE = "elsewhere.json"
 TABLES = (".tags", ".table")  # of what is in a group: they stay here
@@ -33,16 +33,6 @@ def move_rows(group: Path, storage: Storage) -> str:
     for shards in _shards(group):
         shutil.rmtree(shards)
     return name
-
-
-def bring_rows(group: Path) -> bool:
-    """The inverse: fetch the rows and forget where they lay; whether there was anything to fetch. Raises StoreError."""
-    address = read_elsewhere(group)
-    if address is None:
-        return False
-    fetch_folder(Storage(address), group)
-    (group / ELSEWHERE).unlink()
-    return True
 
 
 def read_elsewhere(group: Path) -> Address | None:

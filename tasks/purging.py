@@ -4,6 +4,7 @@ DVC keeps every version of every output it has seen. `dvc gc --workspace` remove
 every stage: older commits can't be checked out afterwards. Call it once `dvc commit` has recorded the new outputs.
 """
 
+import functools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def local_remotes(project: Path, patience: float = 10.0) -> list[Path]:
 def s3_remotes(project: Path, patience: float = 10.0) -> dict[str, tuple[str, str | None]]:
     """Remotes in an object store: URL, and DVC's own setting of the server, by name."""
     settings = _settings(project, patience)
-    found = {name: url for name, url in _remotes(project, patience).items() if url.startswith("s3://")}
+    found = {name: url for name, url in _addresses(project, settings).items() if url.startswith("s3://")}
     return {name: (url, settings.get(f"remote.{name}.endpointurl")) for name, url in found.items()}
 
 
@@ -93,15 +94,26 @@ def _collect(project: Path, place: str, where: str, options: Sequence[str], pati
 
 
 def _remotes(project: Path, patience: float) -> Mapping[str, str]:
+    return _addresses(project, _settings(project, patience))
+
+
+def _addresses(project: Path, settings: Mapping[str, str]) -> Mapping[str, str]:
     """Addresses by name, local ones absolute. (`dvc remote list` breaks long lines.)"""
     found = {}
-    for key, value in _settings(project, patience).items():
+    for key, value in settings.items():
         if key.startswith("remote.") and key.endswith(".url"):
             local = "://" not in value  # and relative to DVC's folder, if it is relative
             found[key[len("remote.") : -len(".url")]] = str((project / ".dvc" / value).resolve()) if local else value
     return found
 
 
-def _settings(project: Path, patience: float) -> dict[str, str]:
+def _settings(project: Path, patience: float) -> Mapping[str, str]:
+    files = [project / ".dvc" / name for name in ("config", "config.local")]
+    return _listed(project, patience, tuple(file.read_bytes() if file.exists() else None for file in files))
+
+
+@functools.lru_cache(maxsize=8)
+def _listed(project: Path, patience: float, written: tuple[bytes | None, ...]) -> Mapping[str, str]:
+    """DVC's settings; asked again only once its files have changed: a call takes seconds."""
     lines = run_dvc(project, patience, "config", "--list").splitlines()
     return {key: value for key, _, value in (line.partition("=") for line in lines)}

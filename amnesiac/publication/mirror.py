@@ -30,14 +30,13 @@ def mirror(store: VersionStore, storage: Storage) -> Head | None:
     if head is None:
         return None
     content, (there, tag) = (store.folder / FILE_NAME).read_bytes(), _head_there(storage)
-    if there == content:
-        return head
-    if there is not None:
+    if there not in (None, content):
         _refuse_stale(parse_head(there, f"{storage.url}/{FILE_NAME}"), head, storage)
     version = store.read(head.version)
     version.check()
     write_folder(storage.below(VERSIONS, version.id), version.folder, [MODEL, RECORD])
-    storage.swap(FILE_NAME, content, tag)
+    if there != content:
+        storage.swap(FILE_NAME, content, tag)
     return head
 
 
@@ -57,8 +56,8 @@ def fetch_published(storage: Storage, destination: Path) -> tuple[Head, Version]
         except FileNotFoundError:
             continue
     raise DamagedStore(
-        f"{storage.url} names version {head.version[:12]}, of which files are missing: `amnesiac storage push` where "
-        "it was published puts them back"
+        f"{storage.url} names version {head.version[:12]}, of which files are missing: `amnesiac publish` where it "
+        "was published puts them back"
     )
 
 

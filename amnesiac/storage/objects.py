@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from amnesiac.durable import sync_folder
 from amnesiac.errors import SettingsError, StaleWriter, StoreError
 from amnesiac.storage.address import Address, access, parse_address
 
@@ -162,7 +161,6 @@ def fetch_folder(storage: Storage, folder: Path) -> int:
     for one in found:
         (folder / one.name).parent.mkdir(parents=True, exist_ok=True)
         storage.fetch(one.name, folder / one.name)
-    sync_folder(folder)
     return len(found)
 
 

@@ -31,10 +31,10 @@ def test_a_whole_life_below_a_url(server: FaultyServer, versioned: Storage, tmp_
     bucket, path = f"s3://{versioned.address.bucket}", source(tmp_path)
     Storage(replace(versioned.address, prefix="sources")).write("digits.npz", path)
     project = create(tmp_path / "project")
-    project.edit("{source: mnist-5k, limit: 300}", f"{{source: npz, url: {bucket}/sources/digits.npz}}")
+    project.edit("{source: mnist-5k, limit: 300}", f"{{source: npz, url: '{bucket}/sources/digits.npz'}}")
     project.edit("methods: [per-sample-delta]", "methods: [settled]")
     project.edit("method: per-sample-delta", "method: settled")
-    project.edit("grace_days: 9", f"grace_days: 0\nstorage: {{url: {versioned.url}}}")
+    project.edit("{grace_days: 9}", f"{{grace_days: 0}}\nstorage: {{url: '{versioned.url}'}}")
     finish(project.dvc("remote", "add", "--quiet", "--default", "team", f"{bucket}/dvc"))
     server.begin(every(5, "kill", "slow down", "lose the answer", "cut"))
 

@@ -9,7 +9,7 @@ import zarr
 from obstore.store import S3Store
 
 from amnesiac import rowstore
-from amnesiac.elsewhere import ELSEWHERE, bring_rows, move_rows
+from amnesiac.elsewhere import ELSEWHERE, move_rows
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
 from amnesiac.rowstore import RowArray, RowReader, RowWriter
 from amnesiac.verification import Version, verify
@@ -81,15 +81,6 @@ def test_moving_again_sends_nothing_and_a_killed_move_goes_on(array, server, sto
     assert move_rows(copy, storage) == name
     assert [method for method, *_ in server.seen if method != "GET"] == ["PUT"]
     assert np.array_equal(RowReader(RowArray(copy, "settled", "run")).read([450]), content[[450]])
-
-
-def test_rows_come_back(array, storage):
-    array, content = array
-    before = {path.relative_to(array.group): path.read_bytes() for path in array.group.rglob("*") if path.is_file()}
-    move_rows(array.group, storage)
-    assert bring_rows(array.group) and not bring_rows(array.group)
-    after = {path.relative_to(array.group): path.read_bytes() for path in array.group.rglob("*") if path.is_file()}
-    assert after == before
 
 
 def test_other_rows_lie_under_another_name(array, storage, tmp_path):
