@@ -57,11 +57,6 @@ class JoinedRows:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows."""
-        return sum(part.nbytes for part in self.parts)
-
     def __getitem__(self, positions: Index) -> npt.NDArray[np.uint8]:
         """The rows at these positions, `[len(positions), width]`."""
         starts, found = self.starts, np.empty((len(positions), self.parts[0].shape[1]), np.uint8)
