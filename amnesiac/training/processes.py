@@ -56,9 +56,9 @@ def group_of(training: TrainingSettings) -> Group:
     """The group that this process is in: one alone, unless torchrun started it (or the caller's own program set
     torch.distributed up). Raises SettingsError where that group has another size than the settings say.
     """
+    if not dist.is_available() or not (dist.is_initialized() or dist.is_torchelastic_launched()):
+        return ALONE
     if not dist.is_initialized():
-        if not dist.is_torchelastic_launched():
-            return ALONE
         _join_torchrun(training.device)
     group = Group(dist.get_rank(), dist.get_world_size())
     if group.count != training.processes:
