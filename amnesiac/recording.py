@@ -47,7 +47,7 @@ def record(
     and in one of several processes that train together.
     """
     settings, destination = capture or CaptureSettings(), Path(ledger)
-    if (processes := dist.get_world_size() if dist.is_initialized() else 1) > 1:
+    if (processes := dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1) > 1:
         raise SettingsError(
             f"record() sees the samples of its own process, and {processes} train together: "
             "use amnesiac.training.train_with_capture with training.processes, which joins what all of them see"

@@ -56,9 +56,9 @@ def group_of(training: TrainingSettings) -> Group:
     """The group that this process is in: one alone, unless torchrun started it (or the caller's own program set
     torch.distributed up). Raises SettingsError where that group has another size than the settings say.
     """
+    if not dist.is_available() or not (dist.is_initialized() or dist.is_torchelastic_launched()):
+        return ALONE
     if not dist.is_initialized():
-        if not dist.is_torchelastic_launched():
-            return ALONE
         _join_torchrun(training.device)
     group = Group(dist.get_rank(), dist.get_world_size())
     if group.count != training.processes:
@@ -79,11 +79,12 @@ def together(training: TrainingSettings, work: Work, progress: Progress = silent
     group = group_of(training)
     if group.count == training.processes:
         return work(group, progress if group.leads else silent)
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="amnesiac-processes-") as folder:
         members = _start(training, work, Path(folder) / "store")
         try:
             _listen(members, progress)
-            return _result(members)
+            return _result(members, started)
         finally:
             _end(members)
 
@@ -180,8 +181,10 @@ def _hear(member: _Member, progress: Progress) -> None:
     member.ended = kind == "failed"
 
 
-def _result(members: Sequence[_Member]) -> TrainingResult:
-    """The first one's; else the error that the others' follow from."""
+def _result(members: Sequence[_Member], started: float) -> TrainingResult:
+    """The first one's, whose seconds are joined by those of starting them; else the error that the others' follow
+    from.
+    """
     failed = [member for member in members if member.failed]
     if failed:
         raise min(map(_error, failed), key=lambda error: isinstance(error, PeerLost))
@@ -189,7 +192,8 @@ def _result(members: Sequence[_Member]) -> TrainingResult:
     assert message is not None
     content = message[1]
     weights, initial = load(content["weights"]), load(content["initial"])
-    return TrainingResult(weights, initial, content["history"], content["seconds"])
+    seconds = content["seconds"] + time.perf_counter() - started - content["worked"]
+    return TrainingResult(weights, initial, content["history"], seconds)
 
 
 def _error(member: _Member) -> BaseException:
@@ -236,8 +240,9 @@ def _member(
             world_size=training.processes,
             timeout=_LONGEST,
         )
+        started = time.perf_counter()
         result = work(group, tell if group.leads else silent)
-        pipe.send(("done", _content(result) if group.leads else None))
+        pipe.send(("done", _content(result, time.perf_counter() - started) if group.leads else None))
         connection.wait([pipe])
         status = 0
     except BaseException as error:  # handed to the process that asked  # noqa: BLE001
@@ -246,12 +251,13 @@ def _member(
     os._exit(status)  # at once: the others' connections end, nothing waits for them
 
 
-def _content(result: TrainingResult) -> dict[str, Any]:
+def _content(result: TrainingResult, worked: float) -> dict[str, Any]:
     return {
         "weights": save(result.weights),
         "initial": save(result.initial),
         "history": result.history,
         "seconds": result.seconds,
+        "worked": worked,
     }
 
 

@@ -53,7 +53,9 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """weights: state dict at the end;  initial: before the first step;  seconds: of the training loop."""
+    """weights: state dict at the end;  initial: before the first step
+    seconds: of the training loop, and of starting its processes where there are several
+    """
 
     weights: StateDict
     initial: StateDict

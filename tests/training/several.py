@@ -97,13 +97,13 @@ def spec_of(name="momentum", processes=1, **training):
     return RunSpec(0, ModelSettings(), TrainingSettings(**settings | training), "data")
 
 
-def plan_of(folder, methods=METHODS):
-    capture, ids = CaptureSettings(methods=methods), [f"s{i}" for i in range(N)]
+def plan_of(folder, **capture):
+    capture, ids = CaptureSettings(**{"methods": METHODS} | capture), [f"s{i}" for i in range(N)]
     return CapturePlan(capture, ledgers_for(capture), ids, ids, folder / "ledger", folder / "scratch")
 
 
-def train(folder, spec, made=factory, **options):
-    return train_with_capture(spec, made, data(), plan_of(folder), **options)
+def train(folder, spec, made=factory, capture=None, **options):
+    return train_with_capture(spec, made, data(), plan_of(folder, **capture or {}), **options)
 
 
 def recorded():

@@ -129,6 +129,20 @@ def test_settled_rows_are_verified_and_near_those_of_one_process(runs, tmp_path)
     assert farthest(found[1], found[0]) < 0.05 * size  # 8 bits a number: rounding of weights moves some by a step
 
 
+def test_parts_one_class_and_half_precision_on_two_processes(tmp_path):
+    """Some slices then hold nobody who is captured."""
+    capture, found = {"methods": ("per-sample-delta",), "classes": (1,), "dtype": "float16"}, []
+    for count in (1, 2):
+        folder, spec = tmp_path / str(count), several.spec_of(processes=count, micro_batch=2, clip_norm=None)
+        result, manifest = several.train(folder, spec, capture=capture)
+        ledger = open_ledger(folder / "ledger")
+        forgotten = unlearn(UnlearningSettings(method="per-sample-delta"), ledger, result.weights, (1, 4, 19)).weights
+        found.append((manifest.entries["delta"].rows, {k: v - result.weights[k] for k, v in forgotten.items()}))
+    assert found[0][0] == found[1][0] == 7
+    size = max(float(v.abs().max()) for v in found[0][1].values())
+    assert farthest(found[1][1], found[0][1]) < 0.01 * size
+
+
 def test_retraining_and_repair_on_two_processes(runs, tmp_path):
     """The second mini-batch of an epoch is left out for one process, at least: nobody waits for it."""
     data, most = several.data(), list(range(1, several.N))
