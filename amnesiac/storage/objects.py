@@ -5,20 +5,20 @@ with growing pauses, `RETRIES` times and no longer than `PATIENCE`.
 """
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from amnesiac.errors import SettingsError, StaleWriter, StoreError
 from amnesiac.storage.address import Address, access, parse_address
 
 RETRIES = 10
 PATIENCE = timedelta(minutes=3)
-LISTINGS = 5
+READINGS = 5
+T = TypeVar("T")
 _PAUSES = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2.0}
 
 
@@ -51,20 +51,26 @@ class Storage:
 
     def tagged(self, name: str) -> tuple[bytes, str]:
         """An object's content and its entity tag, which `swap` wants; raises like `read`."""
-        with self._reaching(name):
+
+        def get() -> tuple[bytes, str]:
             found = _obstore().get(self._store, name)
             return bytes(found.bytes()), str(found.meta["e_tag"])
 
+        return self._ask(name, get)
+
     def fetch(self, name: str, path: Path) -> None:
         """Write an object's content to a file, in pieces; raises like `read`."""
-        with self._reaching(name), path.open("wb") as file:
-            for piece in _obstore().get(self._store, name).stream():
-                file.write(piece)
+
+        def get() -> None:
+            with path.open("wb") as file:
+                for piece in _obstore().get(self._store, name).stream():
+                    file.write(piece)
+
+        self._ask(name, get)
 
     def write(self, name: str, content: bytes | Path) -> None:
         """Put an object, whole or not at all, over what is there; large files in parts. Raises StoreError."""
-        with self._reaching(name):
-            _obstore().put(self._store, name, content)
+        self._ask(name, lambda: _obstore().put(self._store, name, content))
 
     def swap(self, name: str, content: bytes, expected: str | None) -> None:
         """Put an object if what is there still has the entity tag `expected` (None: if nothing is there).
@@ -72,11 +78,10 @@ class Storage:
         Raises StaleWriter when it was replaced meanwhile, StoreError. A put that was repeated because its answer was
         lost finds its own content there, and is no error.
         """
-        errors = importlib.import_module("obstore.exceptions")
+        errors = _obstore("obstore.exceptions")
         mode = "create" if expected is None else {"e_tag": expected}
         try:
-            with self._reaching(name):
-                _obstore().put(self._store, name, content, mode=mode, use_multipart=False)
+            self._ask(name, lambda: _obstore().put(self._store, name, content, mode=mode, use_multipart=False))
         except (errors.AlreadyExistsError, errors.PreconditionError) as error:
             if self._now(name) != content:
                 raise StaleWriter(
@@ -86,21 +91,16 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Remove an object; nothing happens where there is none. (Of a versioned bucket: see `versions`.)"""
-        with self._reaching(name):
-            _obstore().delete(self._store, name)
+        self._ask(name, lambda: _obstore().delete(self._store, name))
 
     def listed(self, prefix: str = "") -> tuple[Stored, ...]:
         """All objects below a prefix (a folder, as it were), by name."""
-        for left in reversed(range(LISTINGS)):
-            try:
-                with self._reaching(prefix):
-                    pages = _obstore().list(self._store, prefix=prefix or None)
-                    found = [Stored(str(one["path"]), int(one["size"])) for page in pages for one in page]
-                break
-            except StoreError:  # obstore repeats the request, not the reading of an answer that breaks off
-                if not left:
-                    raise
-        return tuple(sorted(found, key=lambda one: one.name))
+
+        def every() -> list[Stored]:
+            pages = _obstore().list(self._store, prefix=prefix or None)
+            return [Stored(str(one["path"]), int(one["size"])) for page in pages for one in page]
+
+        return tuple(sorted(self._ask(prefix, every), key=lambda one: one.name))
 
     def _now(self, name: str) -> bytes | None:
         try:
@@ -121,20 +121,24 @@ class Storage:
             **({"endpoint": how.endpoint} if how.endpoint else {}),
         )
 
-    @contextmanager
-    def _reaching(self, name: str) -> Iterator[None]:
-        """Errors of obstore in our words, but for those of a condition that isn't met."""
-        errors = importlib.import_module("obstore.exceptions") if _obstore() else None
-        assert errors is not None
-        try:
-            yield
-        except (errors.AlreadyExistsError, errors.PreconditionError, FileNotFoundError):
-            raise
-        except errors.BaseError as error:
-            raise StoreError(
-                f"{self.url}/{name} can't be reached, though what may pass was repeated: {_short(error)}. Look at "
-                "network, bucket, credentials and rights; then run the command again: it goes on where it was"
-            ) from error
+    def _ask(self, name: str, call: Callable[[], T]) -> T:
+        """What the call returns, in our words what it raises, but for a condition that isn't met.
+
+        obstore repeats requests, not the reading of a list or of an error's text that breaks off: that is done here.
+        """
+        errors = _obstore("obstore.exceptions")
+        for left in reversed(range(READINGS)):
+            try:
+                return call()
+            except (errors.AlreadyExistsError, errors.PreconditionError, FileNotFoundError):
+                raise
+            except errors.BaseError as error:
+                if not left or "response body error" not in str(error):
+                    raise StoreError(
+                        f"{self.url}/{name} can't be reached, though what may pass was repeated: {_short(error)}. Look "
+                        "at network, bucket, credentials and rights; then run the command again: it goes on from here"
+                    ) from error
+        raise AssertionError("the last reading returns or raises")
 
 
 def _short(error: Exception) -> str:

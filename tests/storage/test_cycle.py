@@ -12,7 +12,8 @@ from amnesiac.models import load_weights
 from amnesiac.publication import fetch_published
 from amnesiac.receipts import Chain, verify_chain
 from amnesiac.storage import Storage, object_versions
-from tests.pipeline.project import create, finish
+from tests.pipeline.conftest import started  # noqa: F401 - a fixture: one Prefect server for all commands
+from tests.pipeline.project import Project, create, finish
 from tests.publication.tiny import bits
 from tests.storage.faults import FaultyServer, every
 
@@ -27,10 +28,15 @@ def source(folder: Path) -> Path:
     return path
 
 
-def test_a_whole_life_below_a_url(server: FaultyServer, versioned: Storage, tmp_path: Path) -> None:
+def test_a_whole_life_below_a_url(
+    started: Project,  # noqa: F811
+    server: FaultyServer,
+    versioned: Storage,
+    tmp_path: Path,
+) -> None:
     bucket, path = f"s3://{versioned.address.bucket}", source(tmp_path)
     Storage(replace(versioned.address, prefix="sources")).write("digits.npz", path)
-    project = create(tmp_path / "project")
+    project = replace(create(tmp_path / "project"), server=started.server)
     project.edit("{source: mnist-5k, limit: 300}", f"{{source: npz, url: '{bucket}/sources/digits.npz'}}")
     project.edit("methods: [per-sample-delta]", "methods: [settled]")
     project.edit("method: per-sample-delta", "method: settled")

@@ -111,6 +111,19 @@ def test_objects_survive_broken_requests(server: FaultyServer, storage: Storage,
     assert server.faults().count(fault) >= 5
 
 
+def test_answers_that_say_no_may_break_off_as_well(server: FaultyServer, storage: Storage) -> None:
+    """The text of a 404 or 412 that is cut is no reason to give up: what it says counts."""
+    server.begin(every(2, "cut"))
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            storage.read("nothing")
+    storage.swap("HEAD", b"1", None)
+    for _ in range(2):
+        with pytest.raises(StaleWriter):
+            storage.swap("HEAD", b"2", None)
+    assert server.faults().count("cut") >= 3 and storage.read("HEAD") == b"1"
+
+
 def test_a_swap_whose_condition_fails_changes_nothing(storage: Storage) -> None:
     storage.swap("HEAD", b"1", None)
     _, tag = storage.tagged("HEAD")
