@@ -26,6 +26,7 @@ FLOWS = sorted(
         "console.py",
         "deployments.py",
         "operations.py",
+        "journal_cli.py",
         "receipts_cli.py",
         "session.py",
     }  # fmt: skip
