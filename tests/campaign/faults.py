@@ -99,7 +99,7 @@ def tag_not_checked():
 
     def unseal(self, stored, tags, index, contexts):
         clear = np.empty_like(stored)
-        for k, number in enumerate(self.store.keys(self.numbers[index])):
+        for k, number in enumerate(self.store.keys(self._numbers(index))):
             key = _row_key(number)
             nonce = tags[k, :NONCE_BYTES].tobytes() + b"\0\0\0\2"
             clear[k] = np.frombuffer(

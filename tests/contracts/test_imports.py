@@ -28,6 +28,7 @@ FLOWS = sorted(
         "deploying.py",
         "deployments.py",
         "operations.py",
+        "journal_cli.py",
         "receipts_cli.py",
         "session.py",
         "workers_cli.py",

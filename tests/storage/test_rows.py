@@ -34,7 +34,7 @@ def test_a_deletion_from_moved_rows_is_the_same_bit_for_bit(project, storage):
     expected = project.copy(project.root.with_name("local"))
     move_rows(project.root / "ledger/rows.zarr", storage.below("ledger"))
     left = {path.parent.name for path in (project.root / "ledger/rows.zarr").glob("*/c")}
-    assert left == {"settled.tags", "settled-class.tags"}
+    assert left == {"samples.table", "settled.tags", "settled-class.tags"}
     for one in (expected, project):
         one.file("s3", "s17", "s40")
         one.run()
