@@ -30,6 +30,7 @@ FLOWS = sorted(
         "operations.py",
         "receipts_cli.py",
         "session.py",
+        "size_cli.py",
         "workers_cli.py",
     }  # fmt: skip
 )
