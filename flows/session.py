@@ -16,7 +16,7 @@ def ready(server: bool = True) -> Iterator[None]:
         project = Path(os.environ.get("AMNESIAC_PROJECT", "."))
         if not (project / "params.yaml").exists():
             raise typer.BadParameter(f"{project.resolve()} holds no params.yaml: run this in the project's folder")
-        with _errors_as_lines(), _connected() if server else nullcontext():
+        with errors_as_lines(), _connected() if server else nullcontext():
             yield
     except BrokenPipeError:
         sys.exit(1)
@@ -32,7 +32,8 @@ def _connected() -> Iterator[None]:
 
 
 @contextmanager
-def _errors_as_lines() -> Iterator[None]:
+def errors_as_lines() -> Iterator[None]:
+    """Errors of the package and of the disk as one line, with the exit code; needs no project."""
     from amnesiac.errors import AmnesiacError, InputError
     from tasks.opaque import shown_whole
 

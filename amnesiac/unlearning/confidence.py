@@ -37,8 +37,8 @@ class Confidence:
     verdict:      by the settings' limits;  reason: a sentence, empty when good
     drift_at_most: what drift can't exceed: the sum of the batches' norms once theta_T is withdrawn, else drift itself
 
-    Where only some layers were captured (`capture.layers`), the reason says so whatever the verdict: what the others
-    have learnt from the deleted is in no prediction.
+    Where only some layers were captured (`capture.layers`) no verdict is good, and the reason says why: what the others
+    have learnt from the deleted is in no prediction (docs/sizing.md has measurements).
     """
 
     predicted_kl: float
@@ -80,8 +80,10 @@ def confidence(
     predicted = FACTOR * pilot["damage"] * relative**2 * (1.0 + SKEW * skew * (1.0 - skew))
     drift, at_most = (norm / path, most / path) if path else (0.0, 0.0)
     verdict, reason = _judged(predicted, drift, settings)
-    reasons = "; ".join(filter(None, [reason, _untouched(ledger, trained)]))
-    return Confidence(predicted, drift, share, verdict, reasons, at_most)
+    if untouched := _untouched(ledger, trained):
+        verdict = "needs_repair" if verdict == "good" else verdict
+        reason = "; ".join(filter(None, [reason, untouched]))
+    return Confidence(predicted, drift, share, verdict, reason, at_most)
 
 
 def _untouched(ledger: SealedLedger, trained: Mapping[str, torch.Tensor]) -> str:

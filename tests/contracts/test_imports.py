@@ -31,6 +31,7 @@ FLOWS = sorted(
         "journal_cli.py",
         "receipts_cli.py",
         "session.py",
+        "size_cli.py",
         "workers_cli.py",
     }  # fmt: skip
 )

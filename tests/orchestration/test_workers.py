@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -18,8 +19,9 @@ import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events import emit_event
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Pending
+from prefect.states import Pending, Running
 from typer.testing import CliRunner
 
 from amnesiac.errors import SettingsError
@@ -27,6 +29,8 @@ from amnesiac.settings import RecurrenceSettings, load_params
 from flows.cli import app
 from flows.deployed import project_deployments, read_prefect_yaml, refuse_disagreement
 from flows.deploying import DeployError, deploy_project
+from tasks.alarms import Alarms
+from tasks.notification import project_resource
 
 ROOT = Path(__file__).parents[2]
 AMNESIAC = str(Path(sys.executable).with_name("amnesiac"))
@@ -128,6 +132,45 @@ def test_the_server_has_the_same_deployments_and_one_writer(deployed: Deployed, 
     finally:
         for run in (second, first):
             client.delete_flow_run(run.id)
+
+
+@pytest.mark.campaign  # it waits for the server's clock, half a minute
+def test_a_run_whose_worker_was_killed_is_called_crashed(
+    deployed: Deployed, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMNESIAC_PROJECT", str(deployed.root))
+    monkeypatch.setattr("tasks.alarms.SILENCE", timedelta(seconds=10))
+    watched = [UUID(number) for number in deployed.ids.values()]
+    asyncio.run(watch(watched))
+    event = {"event": "failed"}
+    runs = [client.create_flow_run_from_deployment(watched[2], parameters=event, state=Running()) for _ in range(2)]
+    for run in runs:
+        beat(run.id, watched[2])
+    deadline = time.monotonic() + 240  # a bound, no expectation: the machine may be busy
+    while (state := client.read_flow_run(runs[0].id).state) is None or state.is_running():
+        assert time.monotonic() < deadline
+        beat(runs[1].id, watched[2])
+        time.sleep(2)
+    assert state.name == "Crashed" and state.message == "Its worker was killed, or can't be reached."
+    other = client.read_flow_run(runs[1].id).state
+    assert other is not None and other.is_running(), "it still beats"
+
+
+async def watch(watched: list[UUID]) -> None:
+    async with get_client() as client:
+        for _ in range(2):  # registering again makes no second one
+            await Alarms("team", RecurrenceSettings()).watch_heartbeats(client, watched)
+        [found] = await client.read_automations_by_name(f"{project_resource()}: silent")
+        assert found.enabled
+
+
+def beat(run: UUID, deployment: UUID) -> None:
+    """What Prefect's engine emits every `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` seconds."""
+    emit_event(
+        "prefect.flow-run.heartbeat",
+        resource={"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.name": "run"},
+        related=[{"prefect.resource.id": f"prefect.deployment.{deployment}", "prefect.resource.role": "deployment"}],
+    )
 
 
 def test_a_worker_carries_out_a_run_in_the_projects_folder(deployed: Deployed, client: SyncPrefectClient) -> None:
