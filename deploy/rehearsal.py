@@ -2,14 +2,14 @@
 
     python deploy/rehearsal.py [--folder DIR]      # from the repository's root; 10 to 20 minutes on two cores
 
-1. PostgreSQL (the system's package, on a Unix socket) with Prefect's database and the deletion journal; moto's S3 server
-   as the object store; a Prefect server; a small project with `storage.url`.
+1. PostgreSQL (the system's package, on a Unix socket) with Prefect's database and the deletion journal; moto's S3
+   server as the object store; a Prefect server; a small project with `storage.url`.
 2. `amnesiac cycle`: prepare, train, forget a class, evaluate, erase, sign.
 3. `amnesiac deploy`, two `amnesiac worker`. A person asks to be forgotten; the worker that carries out the scheduled
    batch is killed (SIGKILL, with all its processes). A later scheduled run on the other worker ends the batch.
 4. A second person asks; another scheduled batch.
-5. `amnesiac verify`, `amnesiac receipt verify`; what consumers fetch from the bucket is what was published; the database
-   is Prefect's and the journal's; nothing of the rows lies here.
+5. `amnesiac verify`, `amnesiac receipt verify`; what consumers fetch from the bucket is what was published; neither
+   rows nor a journal lie here.
 6. Everything that was started is ended, by its process id.
 
 Prints a line a step, with the seconds since the start, and `rehearsal passed`; exit code 1 and what went wrong if not.
@@ -208,6 +208,7 @@ def settings(team: Team) -> None:
 
 
 def start_worker(stack: ExitStack, team: Team, name: str) -> "subprocess.Popen[bytes]":
+    """A worker that ends with the stack."""
     return stack.enter_context(team.running(name, str(BIN / "amnesiac"), "worker", "--limit", "1"))
 
 
@@ -230,7 +231,8 @@ def subjects(team: Team) -> list[str]:
     program = (
         "import json; from tasks.catalog import catalog\n"
         "train = catalog().dataset().split('train')\n"
-        "print(json.dumps([s for s, y, e in zip(train.subject_ids, train.labels.tolist(), train.erased) if y != 3 and not e][:2]))"
+        "rows = zip(train.subject_ids, train.labels.tolist(), train.erased)\n"
+        "print(json.dumps([subject for subject, label, erased in rows if label != 3 and not erased][:2]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -281,12 +283,14 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     from tasks.prefect_server import free_port as found
 
     return found()
 
 
 def say(*words: str) -> None:
+    """A line with the seconds since the start."""
     print(f"{time.monotonic() - STARTED:6.0f} s  {': '.join(word for word in words if word)}", flush=True)
 
 
