@@ -128,9 +128,9 @@ def test_a_cache_that_others_may_use_is_not_emptied_behind_their_back(project: P
 
 
 def test_a_remote_that_can_not_be_read_is_told_in_dvcs_words(project: Path) -> None:
-    dvc(project, "remote", "add", "--quiet", "broken", "s3://nowhere")
+    dvc(project, "remote", "add", "--quiet", "broken", "gs://nowhere")
     supersede(project)
-    with pytest.raises(VersioningError, match=r"(?s)gc --workspace --force --cloud --remote broken.*s3"):
+    with pytest.raises(VersioningError, match=r"(?s)gc --workspace --force --cloud --remote broken.*gs"):
         purge_dvc(project)
     assert len(cached_objects(project / ".dvc/cache")) == OBJECTS, "the places before it are done"
 
