@@ -29,6 +29,7 @@ TITLES = {
     11: "version-difference attack",
     12: "planted faults",
     13: "the journal on a PostgreSQL server: kills, sessions ended in the middle, jobs at once",
+    14: "a team's set-up on loopback: two scheduled batches, two workers, one of them killed",
 }
 INTRODUCTION = """# The reliability campaign: results
 
