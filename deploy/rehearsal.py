@@ -1,6 +1,6 @@
 """A team's set-up on loopback, from nothing to two scheduled deletion batches and back to nothing.
 
-    python deploy/rehearsal.py [--folder DIR]      # from the repository's root; 10 to 20 minutes on two cores
+    python deploy/rehearsal.py [--folder DIR]      # from the repository's root; 5 minutes on two quiet cores
 
 1. PostgreSQL (the system's package, on a Unix socket) with Prefect's database and the deletion journal; moto's S3
    server as the object store; a Prefect server; a small project with `storage.url`.
@@ -70,7 +70,9 @@ class Team:
         command = [str(BIN / "amnesiac"), *words]
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Failed(f"`amnesiac {' '.join(words)}` ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+            raise Failed(
+                f"`amnesiac {' '.join(words)}` ended with {done.returncode}:\n{done.stdout[-500:]}\n{done.stderr[-3000:]}"
+            )
         return done.stdout
 
     def receipts(self) -> int:
@@ -167,7 +169,9 @@ def set_up(stack: ExitStack, place: Path) -> Team:
     root = create(place / "project").root
     port, api = free_port(), free_port()
     team = Team(root, surroundings(made, port, api), logs, "")
-    stack.enter_context(team.running("object-store", str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(port)))
+    stack.enter_context(
+        team.running("object-store", sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+    )
     store = f"http://127.0.0.1:{port}"
     wait("the object store answers", lambda: answers(store))
     team = Team(root, team.environment, logs, f"s3://{new_bucket(store)}/team")
@@ -187,6 +191,7 @@ def surroundings(made: Cluster, store: int, api: int) -> dict[str, str]:
         "PREFECT_API_URL": f"http://127.0.0.1:{api}/api",
         "PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://postgres@/prefect?host={host}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "AMNESIAC_JOURNAL": f"postgresql://postgres@/deletions?host={host}",
     }  # fmt: skip
 
@@ -195,7 +200,7 @@ def settings(team: Team) -> None:
     """params.yaml and prefect.yaml: settled rows in the bucket, a batch every INTERVAL seconds, no grace time."""
     path = team.root / "params.yaml"
     said = yaml.safe_load(path.read_text()) | {
-        "capture": {"methods": ["settled"]}, "unlearning": {}, "storage": {"url": team.url},
+        "capture": {"methods": ["settled"]}, "unlearning": {"method": "settled"}, "storage": {"url": team.url},
         "recurrence": {"interval_seconds": INTERVAL, "evaluate": False}, "erasure": {"grace_days": 0},
     }  # fmt: skip
     path.write_text(yaml.safe_dump(said, sort_keys=False))
