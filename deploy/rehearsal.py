@@ -70,9 +70,8 @@ class Team:
         command = [str(BIN / "amnesiac"), *words]
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Failed(
-                f"`amnesiac {' '.join(words)}` ended with {done.returncode}:\n{done.stdout[-500:]}\n{done.stderr[-3000:]}"
-            )
+            told = f"{done.stdout[-500:]}\n{done.stderr[-3000:]}"
+            raise Failed(f"`amnesiac {' '.join(words)}` ended with {done.returncode}:\n{told}")
         return done.stdout
 
     def receipts(self) -> int:
