@@ -27,9 +27,9 @@ import zarr
 
 from amnesiac.elsewhere import read_elsewhere
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
-from amnesiac.tables import PagedTable, RefusedRow, create_array, open_array, write_array, write_table
+from amnesiac.page_digests import Bytes2D, RefusedRow
+from amnesiac.tables import PagedTable, create_array, open_array, write_array, write_table
 
-Bytes2D = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.int64]
 SHARD_BYTES = 16 << 20
 _UNREACHED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED", "ABORTED")
@@ -190,16 +190,20 @@ class RowReader:
             raise IndexError(f"{self.array.name} has rows 0 to {self.n_rows - 1}, not {index.min()} to {index.max()}")
         try:
             stored: Bytes2D = np.asarray(self._rows[index].read().result())
+            tags = self._tags.read(index)
+        except RefusedRow as error:
+            raise self._damaged(index, error) from error
         except (ValueError, OSError) as error:
             raise _unreached(self.array, error) or DamagedRow(
                 f"{self.array.group}: rows of {self.array.name!r} can't be read: {error}"
             ) from error
         try:
-            tags = self._tags.read(index)
             return self.array.seal.unseal(np.ascontiguousarray(stored), tags, index, self.array.contexts(index))
         except RefusedRow as error:
-            row = index[error.at]
-            raise DamagedRow(f"{self.array.group}: row {row} of {self.array.name!r} is damaged: {error}") from error
+            raise self._damaged(index, error) from error
+
+    def _damaged(self, index: Index, error: RefusedRow) -> DamagedRow:
+        return DamagedRow(f"{self.array.group}: row {index[error.at]} of {self.array.name!r} is damaged: {error}")
 
 
 def shard_rows(n_rows: int, row_bytes: int) -> int:

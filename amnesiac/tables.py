@@ -14,19 +14,10 @@ import tensorstore
 import zarr
 
 from amnesiac.errors import StoreError
-from amnesiac.page_digests import PAGE_ROWS, PageDigests, page_digests, rows_of
+from amnesiac.page_digests import PAGE_ROWS, Bytes2D, PageDigests, RefusedRow, page_digests, rows_of
 from amnesiac.storage import Address, access
 
-Bytes2D = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.int64]
-
-
-class RefusedRow(ValueError):
-    """A row that doesn't match its tag; `at` is its place among those that were to be unsealed."""
-
-    def __init__(self, at: int, reason: str) -> None:
-        super().__init__(reason)
-        self.at = at
 
 
 def write_table(group: Path, name: str, rows: Bytes2D) -> str:
@@ -48,7 +39,7 @@ class PagedTable:
     """
 
     def __init__(self, group: Path, name: str) -> None:
-        self._rows = open_array(group / name)
+        self.name, self._rows = name, open_array(group / name)
         self.shape = int(self._rows.shape[0]), int(self._rows.shape[1])
         attributes = json.loads((group / name / "zarr.json").read_text())["attributes"]
         self._pages = PageDigests(self.shape[0], attributes["pages"])
@@ -60,12 +51,16 @@ class PagedTable:
         return self._pages.root
 
     def read(self, index: Index) -> Bytes2D:
-        """Rows `[len(index), width]`; raises RefusedRow for the first that lies in a page that was altered, OSError."""
+        """Rows `[len(index), width]`.
+
+        Raises RefusedRow for the first that lies in a page that was altered, ValueError or OSError where they can't be
+        read at all.
+        """
         pages = index // PAGE_ROWS
         wanted = np.unique(pages)
         for page in self._refused(wanted[~self._checked[wanted]]):
             first = page * PAGE_ROWS
-            reason = f"the tags of rows {first} to {first + PAGE_ROWS - 1} don't match their digest"
+            reason = f"rows {first} to {first + PAGE_ROWS - 1} of {self.name!r} don't match their digest"
             raise RefusedRow(int(np.flatnonzero(pages == page)[0]), reason)
         return self._held[index]
 

@@ -31,6 +31,7 @@ from benchmarks.forgetting_baselines import bytes_per_sample
 from benchmarks.forgetting_cases import ONE, PROFILES, TEN, Config, Job, draw
 from benchmarks.forgetting_run import SETTLED, Row, Weights
 from benchmarks.forgetting_start import Start, begin
+from benchmarks.row_formats import three_sets
 
 RESULT = Path(__file__).parent / "results" / "layers.json"
 CASES = (ONE, TEN, "class 3")
@@ -75,14 +76,7 @@ def run_seed(one: Config, seed: int, cases: tuple[str, ...] = CASES) -> Iterator
 def _row(
     start: Start, case: str, seed: int, variant: str, weights: Weights, reference: Weights, forget: list[int]
 ) -> Row:
-    keep = torch.ones(len(start.train), dtype=torch.bool)
-    keep[forget] = False
-    train, test = start.train, start.test
-    sets = {
-        "forget": (train.inputs[forget], train.labels[forget]),
-        "retain": (train.inputs[keep], train.labels[keep]),
-        "test": (test.inputs, test.labels),
-    }
+    sets = three_sets(start, forget)
     model, logits = start.factory(), {}
     for of, state in (("reference", reference), ("own", weights)):
         model.load_state_dict(dict(state))

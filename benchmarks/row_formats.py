@@ -110,15 +110,20 @@ def _figures(
     return found
 
 
-def _compared(start: Start, weights: Weights, reference: Weights, forget: list[int]) -> dict[str, float]:
-    model, keep = start.factory(), torch.ones(len(start.train), dtype=torch.bool)
+def three_sets(start: Start, forget: list[int]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Images and labels of the forgotten, of the other training samples, and of the test set."""
+    keep = torch.ones(len(start.train), dtype=torch.bool)
     keep[forget] = False
     train, test = start.train, start.test
-    sets = {
+    return {
         "forget": (train.inputs[forget], train.labels[forget]),
         "retain": (train.inputs[keep], train.labels[keep]),
         "test": (test.inputs, test.labels),
     }
+
+
+def _compared(start: Start, weights: Weights, reference: Weights, forget: list[int]) -> dict[str, float]:
+    model, sets = start.factory(), three_sets(start, forget)
     model.load_state_dict(dict(reference))
     target = predict(model, sets["forget"][0])
     model.load_state_dict(dict(weights))

@@ -31,7 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from amnesiac.keys import Encrypted, LocalKeyStore
-from amnesiac.rowstore import Bytes2D, Checksum, RowArray, RowReader, RowSeal, RowWriter
+from amnesiac.page_digests import Bytes2D
+from amnesiac.rowstore import Checksum, RowArray, RowReader, RowSeal, RowWriter
 from benchmarks.forgetting import Options, environment
 
 ROW_BYTES = (3072, 6000, 40000)

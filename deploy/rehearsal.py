@@ -32,11 +32,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import yaml
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from amnesiac.requests.database import FILE_NAME  # noqa: E402
 from tests.pipeline.project import FOREIGN, ask, create  # noqa: E402
 from tests.postgresql import Cluster, cluster, missing  # noqa: E402
 from tests.storage.conftest import environment, new_bucket  # noqa: E402
@@ -121,9 +123,9 @@ def rehearse(team: Team) -> None:
         workers = [start_worker(stack, team, name) for name in ("worker-1", "worker-2")]
         say("two workers wait")
         team.amnesiac("request", "add", "--subject", people[0], "--id", "first")
-        victim = wait("a worker carries out a scheduled batch", lambda: at_work(team, workers))
+        victim = wait("a worker has opened a batch", lambda: at_work(team, workers), 0.05)
         end(victim)
-        say("killed it, and all its processes", f"worker {workers.index(victim) + 1}")
+        say("killed it, and all its processes", f"worker {workers.index(victim) + 1}, batch {open_batch(team)}")
         wait("the other worker ends the batch", lambda: team.receipts() > before)
         team.amnesiac("request", "add", "--subject", people[1], "--id", "second")
         wait("the second scheduled batch has its receipt", lambda: team.receipts() > before + 1)
@@ -153,8 +155,9 @@ def check(team: Team, receipts: int) -> None:
         for path in (team.root / "pipeline_data/ledger/rows.zarr").glob("settled*/c")
         if "." not in path.parent.name
     ]
-    if left or (team.root / "pipeline_data/journal/journal.db").exists():
-        raise Failed(f"rows or the journal lie here: {left}")
+    left += list((team.root / "pipeline_data/journal").glob(f"{FILE_NAME}*"))
+    if left or open_batch(team):
+        raise Failed(f"rows or a journal lie here: {left}; or a batch is open: {open_batch(team)}")
 
 
 def set_up(stack: ExitStack, place: Path) -> Team:
@@ -217,7 +220,9 @@ def start_worker(stack: ExitStack, team: Team, name: str) -> "subprocess.Popen[b
 
 
 def at_work(team: Team, workers: "list[subprocess.Popen[bytes]]") -> "subprocess.Popen[bytes] | None":
-    """The worker whose flow run has begun a batch (the journal has it open); None as long as there is none."""
+    """The worker that has a flow run under way, once the journal has an open batch; None until then."""
+    if open_batch(team) is None:
+        return None
     running = ask(team.api, "flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
     for worker in workers:
         if worker.poll() is not None:
@@ -225,9 +230,17 @@ def at_work(team: Team, workers: "list[subprocess.Popen[bytes]]") -> "subprocess
         for child in psutil.Process(worker.pid).children(recursive=True):
             with suppress(psutil.Error):
                 own = child.environ().get("PREFECT__FLOW_RUN_ID")
-                if own in {run["id"] for run in running if run["name"] != "alarm"}:
+                if own in {run["id"] for run in running}:
                     return worker
     return None
+
+
+def open_batch(team: Team) -> str | None:
+    """Number and state of the journal's unfinished batch, as its database says; None where there is none."""
+    query = "SELECT batch, state FROM amnesiac.batches WHERE state <> 'RECEIPTED' AND ended IS NULL"
+    with psycopg.connect(team.environment["AMNESIAC_JOURNAL"]) as connection:
+        found = connection.execute(query).fetchone()
+    return f"{found[0]} ({found[1]})" if found else None
 
 
 def subjects(team: Team) -> list[str]:
@@ -252,13 +265,13 @@ def subjects(team: Team) -> list[str]:
     return found
 
 
-def wait(what: str, found: Callable[[], Any]) -> Any:
+def wait(what: str, found: Callable[[], Any], pause: float = 0.5) -> Any:
     """What `found` returns once it is something; raises Failed after BOUND seconds."""
     deadline = time.monotonic() + BOUND
     while not (result := found()):
         if time.monotonic() > deadline:
             raise Failed(f"waited {BOUND:.0f} s in vain: {what}")
-        time.sleep(0.5)
+        time.sleep(pause)
     say(what)
     return result
 

@@ -187,7 +187,7 @@ def _steps(keys: npt.NDArray[np.int64]) -> tuple[int, ...]:
     ledger = _ledger()
     if not len(ledger.step_keys):
         return ()
-    positions = np.flatnonzero(np.isin(ledger.table["key"].to_numpy(np.int64), keys)).tolist()
+    positions = np.flatnonzero(np.isin(ledger.key_numbers, keys)).tolist()
     return tuple(ledger.step_keys[ledger.steps_of(positions)].tolist())
 
 

@@ -41,7 +41,7 @@ def resolved(requests: Sequence[DeletionRequest]) -> ForgetSet:
     Raises SpecMismatch when samples that were erased are back from a backup, and no request names them.
     """
     at, dataset = catalog(), catalog().dataset()
-    back = came_back(at)
+    back = came_back(at, dataset)
     refuse_unnamed(back, at.open_journal().requests() if back else ())
     # prepared after all erasures: what was redacted isn't in it; or whoever of them is in it is named anew
     harmless = not dataset.erased.any() or bool(back)

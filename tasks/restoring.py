@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from amnesiac.data import PreparedDataset
 from amnesiac.erasure import Tombstones
 from amnesiac.errors import SpecMismatch, StoreError
 from amnesiac.receipts import Chain
@@ -35,12 +36,12 @@ class Restored:
         return asdict(self)
 
 
-def came_back(at: Catalog) -> frozenset[str]:
-    """Ids of samples that tombstones call erased, and whose keys are there all the same."""
+def came_back(at: Catalog, dataset: PreparedDataset | None = None) -> frozenset[str]:
+    """Ids of samples that tombstones call erased, and whose keys are there all the same; `dataset` if it is open."""
     tombstones = Tombstones(at.tombstones)
     if not len(tombstones) or not at.prepared.exists() or _is_erasing(at):
         return frozenset()
-    dataset = at.dataset()
+    dataset = dataset or at.dataset()
     samples, subjects = dataset.index["sample_id"].astype(str), dataset.index["subject_id"].astype(str)
     found = tombstones.mask(samples.tolist(), subjects.tolist()) & ~dataset.erased
     return frozenset(samples[found])

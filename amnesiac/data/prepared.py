@@ -24,7 +24,8 @@ from amnesiac.durable import whole_folder
 from amnesiac.errors import SettingsError
 from amnesiac.hashing import hash_file, hash_json
 from amnesiac.keys import Encrypted, KeyStore, sample_name
-from amnesiac.rowstore import Bytes2D, Checksum, RowArray, RowSeal, RowWriter
+from amnesiac.page_digests import Bytes2D
+from amnesiac.rowstore import Checksum, RowArray, RowSeal, RowWriter
 from amnesiac.settings import DataSettings
 
 GROUP, ROWS, INDEX = "samples.zarr", "images", "index.parquet"

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from amnesiac.keys.store import Keys, KeyStore, Numbers
-from amnesiac.tables import Bytes2D, RefusedRow
+from amnesiac.page_digests import Bytes2D, RefusedRow
 
 NONCE_BYTES, GCM_TAG_BYTES = 12, 16
 TEXT_BYTES = 96

@@ -10,7 +10,7 @@ import pandas as pd
 from amnesiac.errors import DamagedStore
 from amnesiac.keys.encryption import seal_texts, unseal_texts
 from amnesiac.keys.store import KeyStore, Mask, Numbers
-from amnesiac.tables import RefusedRow
+from amnesiac.page_digests import RefusedRow
 
 ERASED_ID = re.compile(r"erased-\d+")
 

@@ -151,7 +151,7 @@ def _write_samples(
     frame = pd.DataFrame(_id_columns(run, keys) | {"label": labels, "visits": counts, "ledger_row": ledger_row})
     frame.to_parquet(folder / SAMPLES, index=False)
     numbers = np.full(len(labels), -1, np.int64) if keys is None else keys.samples
-    return write_index(folder / ROWS, numbers, ledger_row, labels, counts)
+    return write_index(folder / ROWS, numbers, ledger_row, labels)
 
 
 def _labels(run: Run) -> npt.NDArray[np.int64]:

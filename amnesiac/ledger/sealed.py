@@ -70,7 +70,12 @@ class SealedLedger:
     @property
     def erased(self) -> npt.NDArray[np.bool_]:
         """Training samples whose key was destroyed, `[n]`: their rows can't be read."""
-        return ~self.keys.alive(self.index.all(KEY)) if self.keys else np.zeros(len(self), bool)
+        return ~self.keys.alive(self.key_numbers) if self.keys else np.zeros(len(self), bool)
+
+    @property
+    def key_numbers(self) -> npt.NDArray[np.int64]:
+        """Number of each training sample's key, `[n]`; -1 in a ledger in clear."""
+        return self.index.all(KEY)
 
     @cached_property
     def step_keys(self) -> npt.NDArray[np.int64]:

@@ -4,7 +4,6 @@ obstore repeats what fails for reasons that pass: connections that break, answer
 with growing pauses, `RETRIES` times and no longer than `PATIENCE`.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from amnesiac.errors import SettingsError, StaleWriter, StoreError
+from amnesiac.errors import StaleWriter, StoreError
 from amnesiac.storage.address import Address, access, parse_address
+from amnesiac.storage.package import optional
 
 RETRIES = 10
 PATIENCE = timedelta(minutes=3)
@@ -53,7 +53,7 @@ class Storage:
         """An object's content and its entity tag, which `swap` wants; raises like `read`."""
 
         def get() -> tuple[bytes, str]:
-            found = _obstore().get(self._store, name)
+            found = optional("obstore").get(self._store, name)
             return bytes(found.bytes()), str(found.meta["e_tag"])
 
         return self._ask(name, get)
@@ -63,14 +63,14 @@ class Storage:
 
         def get() -> None:
             with path.open("wb") as file:
-                for piece in _obstore().get(self._store, name).stream():
+                for piece in optional("obstore").get(self._store, name).stream():
                     file.write(piece)
 
         self._ask(name, get)
 
     def write(self, name: str, content: bytes | Path) -> None:
         """Put an object, whole or not at all, over what is there; large files in parts. Raises StoreError."""
-        self._ask(name, lambda: _obstore().put(self._store, name, content))
+        self._ask(name, lambda: optional("obstore").put(self._store, name, content))
 
     def swap(self, name: str, content: bytes, expected: str | None) -> None:
         """Put an object if what is there still has the entity tag `expected` (None: if nothing is there).
@@ -78,10 +78,10 @@ class Storage:
         Raises StaleWriter when it was replaced meanwhile, StoreError. A put that was repeated because its answer was
         lost finds its own content there, and is no error.
         """
-        errors = _obstore("obstore.exceptions")
+        errors = optional("obstore.exceptions")
         mode = "create" if expected is None else {"e_tag": expected}
         try:
-            self._ask(name, lambda: _obstore().put(self._store, name, content, mode=mode, use_multipart=False))
+            self._ask(name, lambda: optional("obstore").put(self._store, name, content, mode=mode, use_multipart=False))
         except (errors.AlreadyExistsError, errors.PreconditionError) as error:
             if self._now(name) != content:
                 raise StaleWriter(
@@ -91,13 +91,13 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Remove an object; nothing happens where there is none. (Of a versioned bucket: see `versions`.)"""
-        self._ask(name, lambda: _obstore().delete(self._store, name))
+        self._ask(name, lambda: optional("obstore").delete(self._store, name))
 
     def listed(self, prefix: str = "") -> tuple[Stored, ...]:
         """All objects below a prefix (a folder, as it were), by name."""
 
         def every() -> list[Stored]:
-            pages = _obstore().list(self._store, prefix=prefix or None)
+            pages = optional("obstore").list(self._store, prefix=prefix or None)
             return [Stored(str(one["path"]), int(one["size"])) for page in pages for one in page]
 
         return tuple(sorted(self._ask(prefix, every), key=lambda one: one.name))
@@ -110,7 +110,7 @@ class Storage:
 
     @cached_property
     def _store(self) -> Any:
-        how, store = access(), _obstore("obstore.store")
+        how, store = access(), optional("obstore.store")
         http = bool(how.endpoint and how.endpoint.startswith("http://"))
         return store.S3Store(
             self.address.bucket,
@@ -126,7 +126,7 @@ class Storage:
 
         obstore repeats requests, not the reading of a list or of an error's text that breaks off: that is done here.
         """
-        errors = _obstore("obstore.exceptions")
+        errors = optional("obstore.exceptions")
         for left in reversed(range(READINGS)):
             try:
                 return call()
@@ -166,12 +166,3 @@ def fetch_folder(storage: Storage, folder: Path) -> int:
         (folder / one.name).parent.mkdir(parents=True, exist_ok=True)
         storage.fetch(one.name, folder / one.name)
     return len(found)
-
-
-def _obstore(module: str = "obstore") -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"storage.url needs the package {error.name}, which isn't installed: `pip install 'amnesiac[s3]'`"
-        ) from error

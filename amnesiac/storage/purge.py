@@ -45,9 +45,11 @@ class ObjectPurge:
 
     def add(self, address: Address, superseded: Callable[[str], str | None]) -> None:
         """List what goes from below an address, durably: whatever isn't current, and what `superseded` gives a name to.
+        Uploads that nobody finished, which no list can name, end at once.
 
         superseded: from an object's name to what it is counted as; None for what stays. Raises StoreError.
         """
+        abort_uploads(address)
         held = self._read()
         listed = {(one.url, one.name, one.id) for one in held}
         new = [
@@ -59,11 +61,10 @@ class ObjectPurge:
         write_json(self.plan, [asdict(one) for one in (*held, *new)])
 
     def run(self) -> tuple[PurgedObjects, ...]:
-        """Delete all that is listed and end unfinished uploads there; what was listed. Raises StoreError."""
+        """Delete all that is listed; what was listed. Raises StoreError."""
         doomed = self._read()
         for url in dict.fromkeys(one.url for one in doomed):
             delete_versions(parse_address(url), [(one.name, one.id) for one in doomed if one.url == url])
-            abort_uploads(parse_address(url))
         return tuple(_total(key, doomed) for key in dict.fromkeys((one.url, one.what) for one in doomed))
 
     def close(self) -> None:

@@ -5,14 +5,14 @@ The only module with botocore (obstore can't list versions).
 """
 
 import functools
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from amnesiac.errors import SettingsError, StoreError
+from amnesiac.errors import StoreError
 from amnesiac.storage.address import Address, access
+from amnesiac.storage.package import optional
 
 _AT_ONCE = 1000  # keys that one request may delete
 
@@ -84,8 +84,8 @@ def _version(one: dict[str, Any], prefix: str, marker: bool) -> ObjectVersion:
 
 @contextmanager
 def _client(address: Address) -> Iterator[Any]:
-    how, errors = access(), _botocore("botocore.exceptions")
-    config = _botocore("botocore.config").Config(
+    how, errors = access(), optional("botocore.exceptions")
+    config = optional("botocore.config").Config(
         retries={"mode": "standard", "max_attempts": 10}, signature_version="s3v4",
         s3={"addressing_style": "path" if how.endpoint else "auto"},
     )  # fmt: skip
@@ -104,13 +104,4 @@ def _client(address: Address) -> Iterator[Any]:
 @functools.cache
 def _session() -> Any:
     """One a process: it keeps the descriptions of the service, which take a second to read."""
-    return _botocore("botocore.session").get_session()
-
-
-def _botocore(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"storage.url needs the package {error.name}, which isn't installed: `pip install 'amnesiac[s3]'`"
-        ) from error
+    return optional("botocore.session").get_session()

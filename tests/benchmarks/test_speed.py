@@ -52,7 +52,8 @@ def test_targets_of_capture_are_judged_by_its_ratios():
 
 def test_deletions_are_timed_against_samples_held_and_deleted():
     found = deleting.unlearn_benchmark(Options(workers=1), (375, 750, 1500), 2, quiet, "mnist-5k")
-    plain, *rows = found["rows"]
+    plain, *every = found["rows"]
+    rows = [row for row in every if row["deleted"]]
     assert (plain["variant"], plain["ratio"]) == ("plain", 1.0)
     asked = {(n, f) for n in (300, 600, 1200) for f in (1, 100, 1000) if f < n}
     assert {(row["samples"], row["deleted"]) for row in rows} == asked
@@ -60,12 +61,16 @@ def test_deletions_are_timed_against_samples_held_and_deleted():
     assert all(0 < row["seconds"] <= row["p99"] and row["n"] == 2 for row in rows)
     assert all(row["ratio"] == pytest.approx(row["seconds"] / plain["seconds"]) for row in rows)
     assert set(found["exponents"]) == {"F = 1 over N", "F = 100 over N", "N = 1,200 over F"}
-    assert [target["target"] for target in found["targets"]] == [1 / 50, 1 / 500, 0.1, 0.1]
+    assert [target["target"] for target in found["targets"]] == [1 / 50, 1 / 500, 500, 500, 0.1, 0.1]
+    trainings = [(row["samples"], row["variant"]) for row in every if not row["deleted"]]
+    assert trainings == [(n, v) for n in (300, 600, 1200) for v in ("plain training", "capture and seal")]
+    assert all(row["peak_mb"] > 0 for row in every)
 
 
 def test_exponents_are_slopes_in_logarithms():
     rows = [
-        {"variant": "warm", "samples": n, "deleted": 100, "seconds": 3e-3 * n**0.5} for n in (1000, 10_000, 100_000)
+        {"variant": "warm", "samples": n, "deleted": 100, "seconds": 3e-3 * n**0.5, "peak_mb": None}
+        for n in (1000, 10_000, 100_000)
     ]
     assert deleting.exponents(rows) == {"F = 100 over N": pytest.approx(0.5)}
     assert math.isclose(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from amnesiac import rowstore
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
+from amnesiac.page_digests import RefusedRow
 from amnesiac.rowstore import RowArray, RowReader, RowWriter, read_attributes, remove_group, shard_rows
-from amnesiac.tables import RefusedRow
 
 
 def made(n, width, seed=0):
@@ -92,6 +92,23 @@ def test_attributes_and_several_arrays_in_one_group(tmp_path):
     assert np.array_equal(RowReader(second).read([5]), made(6, 2, 2)[[5]])
     remove_group(tmp_path / "g")
     assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "garbage"])
+def test_damaged_tags_are_a_damaged_row_and_no_other_error(damage, tmp_path):
+    array = RowArray(tmp_path / "g", "rows", "owner")
+    write(array, made(5, 4))
+    [shard] = [path for path in (tmp_path / "g/rows.tags/c").rglob("*") if path.is_file()]
+    content = bytearray(shard.read_bytes())
+    if damage == "delete":
+        shard.unlink()
+    else:
+        content[3] ^= 1
+        whole = {"flip": content, "truncate": content[: len(content) // 2], "garbage": bytes(range(256))}
+        shard.write_bytes(whole[damage])
+    reader = RowReader(array)
+    with pytest.raises(DamagedRow, match="'rows'"):
+        reader.read([2])
 
 
 def test_no_rows_at_all(tmp_path):

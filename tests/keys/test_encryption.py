@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from amnesiac import rowstore
 from amnesiac.errors import DamagedRow, KeyDestroyed
 from amnesiac.keys import Encrypted, LocalKeyStore, seal_texts, unseal_texts
+from amnesiac.page_digests import RefusedRow
 from amnesiac.rowstore import RowArray, RowReader, RowWriter
-from amnesiac.tables import RefusedRow
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_every_altered_byte_of_row_and_tag_is_refused(store, tmp_path):
         group["rows"][1, place] ^= 32
     for place in range(28):
         group["rows.tags"][1, place] ^= 32
-        with pytest.raises(DamagedRow, match="row 1 of 'rows' is damaged: the tags of rows 0 to 127 don't match"):
+        with pytest.raises(DamagedRow, match="row 1 of 'rows' is damaged: rows 0 to 127 of 'rows.tags' don't match"):
             RowReader(array).read([1])
         group["rows.tags"][1, place] ^= 32
     assert np.array_equal(RowReader(array).read([1]), rows[[1]])
