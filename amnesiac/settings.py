@@ -5,8 +5,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -16,25 +14,17 @@ from pydantic import (
 )
 
 from amnesiac.errors import SettingsError
+from amnesiac.operation import ErasureSettings, OrchestrationSettings, RecurrenceSettings, RequestSettings
+from amnesiac.section import Fraction, Positive, Settings
 from amnesiac.storage.settings import StorageSettings, storage_url
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 SourceName = Literal[
     "mnist-5k", "mnist", "fashion-mnist", "cifar10", "cifar100", "image-parquet", "image-folder", "npz"
 ]
-Unknown = Literal["refuse", "go_on"]
 MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
 
-
 _ONE_PART_ONE_PROCESS = (("micro_batch", None), ("processes", 1))
-
-
-class Settings(BaseModel):
-    """Frozen, and an unknown name is an error (it would be a typo that is silently ignored)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # an input may be a secret
 
 
 class DataSettings(Settings):
@@ -255,67 +245,12 @@ class UnlearningSettings(Settings):
     confidence: ConfidenceSettings = ConfidenceSettings()
 
 
-class RequestSettings(Settings):
-    """How deletion requests are read."""
-
-    unknown: Unknown = Field(
-        "refuse", description="a pending request names what the prepared data doesn't hold: stop the batch before "
-        "anything is done, or go on with all that is held and list the rest as not held",
-    )  # fmt: skip
-
-
-class RecurrenceSettings(Settings):
-    """When `amnesiac serve` runs the deletion batch (`cron` if given, else the interval), and whom it tells."""
-
-    cron: str | None = None
-    interval_seconds: Positive = 86400.0
-    evaluate: bool = True
-    minimum_requests: Annotated[int, Field(gt=0)] = Field(1, description="a scheduled run waits for so many requests")
-    maximum_wait_seconds: Positive = Field(7 * 86400.0, description="a request older than this doesn't wait for others")
-    alarm_days: Annotated[float, Field(ge=0.0)] = Field(7.0, description="before its deadline a request is due soon")
-    notify_command: tuple[str, ...] | None = Field(
-        None, min_length=1, description="program and arguments, no shell; gets JSON on stdin when a run fails or a "
-        "deadline is near",
-    )  # fmt: skip
-    notify_block: str | None = Field(
-        None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$", description="a notification or webhook block of the Prefect server, "
-        "TYPE/NAME: its automations send there what the serving process may not live to tell",
-    )  # fmt: skip
-
-
-class ErasureSettings(Settings):
-    """What happens to a published deletion batch: keys destroyed, copies purged, residues searched for, receipts."""
-
-    grace_days: Annotated[float, Field(ge=0.0)] = Field(
-        0.0, description="a published batch can be rolled back for so long; then its keys are destroyed"
-    )
-    sharing: tuple[Path, ...] = Field(
-        (), description="other projects that use the same DVC cache or remotes: what they name there stays"
-    )
-
-
 class EvaluationSettings(Settings):
     """What a deletion batch is compared with, beside the model retrained without its samples."""
 
     other_seeds: Annotated[int, Field(ge=0, le=8)] = Field(
         1, description="further retrainings with other seeds, a training each, once a forget set: the seed-to-seed band"
     )
-
-
-class OrchestrationSettings(Settings):
-    """Where parallel work runs: members of audits, retrainings of the evaluation. No result depends on it."""
-
-    task_runner: Literal["threads", "dask"] = Field("threads", description="dask: needs the extra amnesiac[dask]")
-    workers: Annotated[int, Field(gt=0)] = Field(2, description="dask: processes of a cluster on this machine")
-    address: str | None = Field(
-        None, description="dask: a standing scheduler, tcp://HOST:PORT, in place of that cluster"
-    )
-
-    @model_validator(mode="after")
-    def _address_of_dask(self) -> "OrchestrationSettings":
-        if self.address is not None and self.task_runner != "dask":
-            raise ValueError("orchestration.address is for task_runner dask: set that too, or remove the address")
-        return self
 
 
 class Params(Settings):

@@ -10,7 +10,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments.runner import RunnerDeployment
 
 from amnesiac.errors import SettingsError
-from amnesiac.settings import RecurrenceSettings
+from amnesiac.operation import RecurrenceSettings
 from flows.alarm import alarm
 from flows.deployments import deployment
 from flows.full_cycle import full_cycle

@@ -11,7 +11,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from amnesiac.errors import AmnesiacError, SettingsError
-from amnesiac.settings import RecurrenceSettings
+from amnesiac.operation import RecurrenceSettings
 from flows.deployed import FILE, project_deployments, read_prefect_yaml, refuse_disagreement
 from flows.deployments import refuse_other_parameters
 from tasks.alarms import Alarms

@@ -28,7 +28,7 @@ from prefect.states import Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from amnesiac.errors import InputError, SettingsError
-from amnesiac.settings import RecurrenceSettings
+from amnesiac.operation import RecurrenceSettings
 from tasks.locking import single_writer
 
 # Interval runs lie at whole multiples after this moment. Counted from the registration (Prefect's default), a daily

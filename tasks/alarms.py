@@ -20,7 +20,7 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState, DoNothing, R
 from prefect.exceptions import ObjectNotFound
 
 from amnesiac.errors import SettingsError
-from amnesiac.settings import RecurrenceSettings
+from amnesiac.operation import RecurrenceSettings
 from tasks.notification import DEADLINE, project_resource
 
 RUNS = {"failed": "prefect.flow-run.Failed", "crashed": "prefect.flow-run.Crashed", "late": "prefect.flow-run.Late"}

@@ -16,7 +16,7 @@ from pydantic import Field
 from amnesiac.durable import write_json
 from amnesiac.errors import RequestError, StoreError
 from amnesiac.requests import RequestDraft, draw_random
-from amnesiac.settings import Settings
+from amnesiac.section import Settings
 from tasks.catalog import catalog
 from tasks.opaque import opaque
 from tasks.requesting import file_requests

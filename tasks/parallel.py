@@ -13,7 +13,7 @@ from prefect.futures import as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from amnesiac.errors import AmnesiacError, SettingsError, StoreError
-from amnesiac.settings import OrchestrationSettings
+from amnesiac.operation import OrchestrationSettings
 from tasks.catalog import catalog
 
 Call = tuple[Task[..., Any], tuple[Any, ...]]

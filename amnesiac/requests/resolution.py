@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from amnesiac.errors import DamagedStore, KeyDestroyed, RequestError, UnknownSample
+from amnesiac.operation import Unknown
 from amnesiac.requests.request import DeletionRequest, Kind
-from amnesiac.settings import Unknown
 
 COLUMNS = ("row", "sample_id", "subject_id", "label", "class_name", "split")
 LISTED = 20

@@ -3,18 +3,17 @@
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from amnesiac.errors import SettingsError
+from amnesiac.section import Settings
 from amnesiac.storage.address import parse_address
 
 _SECRET = re.compile("key|secret|token|password|credential", re.IGNORECASE)
 
 
-class StorageSettings(BaseModel):
+class StorageSettings(Settings):
     """Where what is large, and what others load, lies besides this machine (docs/storage.md)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: str | None = Field(None, description="s3://BUCKET/PREFIX, of this project alone; null: this machine only")
 

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from amnesiac.errors import SettingsError
-from amnesiac.settings import Params, RecurrenceSettings, load_params
+from amnesiac.operation import RecurrenceSettings
+from amnesiac.settings import Params, load_params
 from tasks.catalog import PARAMS, READS, STAGES, WRITES, Catalog
 
 ROOT = Path(__file__).parents[2]

@@ -25,8 +25,8 @@ from prefect.events.schemas.automations import Automation
 from prefect.states import Crashed, Failed, State
 
 from amnesiac.errors import SettingsError
+from amnesiac.operation import RecurrenceSettings
 from amnesiac.requests import Journal, RequestDraft
-from amnesiac.settings import RecurrenceSettings
 from tasks.alarms import Alarms
 from tasks.notification import project_resource, tell_of_alarm, watch_deadlines
 

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
 
 from amnesiac.errors import InputError, SettingsError
-from amnesiac.settings import RecurrenceSettings
+from amnesiac.operation import RecurrenceSettings
 from flows.deployments import deployment
 
 ROOT = Path(__file__).parents[2]

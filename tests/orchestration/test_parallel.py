@@ -14,7 +14,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from amnesiac.auditing import draw_sets, ensemble_members, keep_member
 from amnesiac.errors import AmnesiacError, SettingsError, StoreError
-from amnesiac.settings import OrchestrationSettings, Params
+from amnesiac.operation import OrchestrationSettings
+from amnesiac.settings import Params
 from amnesiac.training.loop import threads
 from flows.prepare import prepare
 from tasks.catalog import Catalog, catalog

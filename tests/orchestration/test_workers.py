@@ -25,7 +25,8 @@ from prefect.states import Pending, Running
 from typer.testing import CliRunner
 
 from amnesiac.errors import SettingsError
-from amnesiac.settings import RecurrenceSettings, load_params
+from amnesiac.operation import RecurrenceSettings
+from amnesiac.settings import load_params
 from flows.cli import app
 from flows.deployed import project_deployments, read_prefect_yaml, refuse_disagreement
 from flows.deploying import DeployError, deploy_project
