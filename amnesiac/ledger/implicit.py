@@ -39,13 +39,13 @@ class SettledSums:
     by_class: bool
     weights: Callable[[int | None], Tensor]
 
-    def truncated(self, rank: int, iterations: int = 1) -> Factors:
+    def truncated(self, rank: int, iterations: int | None = None) -> Factors:
         """Nearly the best outer products: left `[n, rank, d_out]`, right `[n, rank, d_in]` orthonormal.
 
         Subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) from the visits' own largest rows.
         """
         right = orthonormal_rows(generic(self._largest_rows(rank)))
-        for _ in range(iterations):
+        for _ in range(iterations or (2 if rank == 1 else 1)):  # a single one has no other to hold what it misses
             right = orthonormal_rows(self.back(self.forth(right)))
         return Factors(self.forth(right), right)
 
