@@ -10,8 +10,8 @@ Tags are a `PagedTable`: its pages' digests lie in its attributes, a digest of t
 
 Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
 the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run
-raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files, here or
-(`move_rows`) in an object store.
+raises `DamagedRow`. zarr-python writes the metadata, tensorstore the rows; they are read straight from their files
+(`shards`), or by tensorstore where they were moved to an object store (`move_rows`).
 """
 
 import hashlib

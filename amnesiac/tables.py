@@ -1,6 +1,6 @@
 """Arrays of bytes in Zarr v3, here or in an object store, and tables of narrow rows that are checked by the page.
 
-zarr-python writes the metadata, tensorstore moves the bytes of the very same files.
+zarr-python writes the metadata, tensorstore the rows; it reads those in an object store, `shards` those here.
 """
 
 import json

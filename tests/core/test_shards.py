@@ -66,9 +66,7 @@ def test_a_shard_that_was_altered_or_cut_is_refused(tmp_path, damage, said):
 def test_only_whole_rows_of_plain_bytes_are_read(tmp_path):
     group = zarr.open_group(tmp_path, mode="w", zarr_format=3)
     group.create_array("packed", shape=(N, WIDTH), chunks=(1, WIDTH), shards=(8, WIDTH), dtype="uint8")
-    group.create_array(
-        "cut", shape=(N, 8), chunks=(1, 4), shards=(8, 8), dtype="uint8", compressors=None, fill_value=0
-    )
+    group.create_array("cut", shape=(N, 8), chunks=(1, 4), shards=(8, 8), dtype="uint8", compressors=None, fill_value=0)
     for name in ("packed", "cut"):
         with pytest.raises(ValueError, match="aren't whole rows of plain bytes"):
             ShardedRows(tmp_path / name)
