@@ -10,8 +10,8 @@ Tags are a `PagedTable`: its pages' digests lie in its attributes, a digest of t
 
 Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
 the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run
-raises `DamagedRow`. zarr-python writes the metadata, tensorstore moves the bytes of the very same files, here or
-(`move_rows`) in an object store.
+raises `DamagedRow`. zarr-python writes the metadata, tensorstore the rows; they are read straight from their files
+(`shards`), or by tensorstore where they were moved to an object store (`move_rows`).
 """
 
 import hashlib
@@ -28,7 +28,7 @@ import zarr
 from amnesiac.elsewhere import read_elsewhere
 from amnesiac.errors import DamagedRow, DamagedStore, StoreError
 from amnesiac.page_digests import Bytes2D, RefusedRow
-from amnesiac.tables import PagedTable, create_array, open_array, write_array, write_table
+from amnesiac.tables import PagedTable, create_array, local_array, open_rows, write_array, write_table
 
 Index = npt.NDArray[np.int64]
 SHARD_BYTES = 16 << 20
@@ -107,7 +107,7 @@ class RowWriter:
         shard = shard_rows(n_rows, row_bytes)
         group = zarr.open_group(array.group, mode="a", zarr_format=3)
         create_array(group, array.name, (n_rows, row_bytes), shard, attributes or {})
-        self._rows = open_array(array.group / array.name)
+        self._rows = local_array(array.group / array.name)
         self._tags: Bytes2D = np.zeros((n_rows, array.seal.tag_bytes), np.uint8)
         self._shard = shard
         self._pending: list[Bytes2D] = []
@@ -159,13 +159,13 @@ class RowReader:
         """Open the arrays; raises DamagedStore when they are missing, unreadable or protected in another way."""
         self.array = array
         try:
-            self._rows = open_array(array.group / array.name, read_elsewhere(array.group))
+            self._rows = open_rows(array.group / array.name, read_elsewhere(array.group))
             self._tags = PagedTable(array.group, f"{array.name}.tags")
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise _unreached(array, error) or DamagedStore(
                 f"{array.group}: row array {array.name!r} can't be opened: {error}"
             ) from error
-        self.n_rows, self.row_bytes = (int(k) for k in self._rows.shape)
+        self.n_rows, self.row_bytes = self._rows.shape
         if self._tags.shape != (self.n_rows, array.seal.tag_bytes):
             raise DamagedStore(
                 f"{array.group}: the tags of {array.name!r} are {self._tags.shape}, expected "
@@ -189,7 +189,7 @@ class RowReader:
         if index.min() < 0 or index.max() >= self.n_rows:
             raise IndexError(f"{self.array.name} has rows 0 to {self.n_rows - 1}, not {index.min()} to {index.max()}")
         try:
-            stored: Bytes2D = np.asarray(self._rows[index].read().result())
+            stored = self._rows.read(index)
             tags = self._tags.read(index)
         except RefusedRow as error:
             raise self._damaged(index, error) from error

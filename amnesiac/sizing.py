@@ -50,12 +50,12 @@ class Constants:
     write, read: seconds a row and seconds a byte of encrypted rows, written front to back and read at random
     """
 
-    training: tuple[float, float] = (1.8e-10, 2.2e-9)
+    training: tuple[float, float] = (1.4e-10, 1.8e-9)
     capture: tuple[float, float] = (1.6, 2.1)
-    curvature: tuple[float, float] = (8.5e-10, 6.4e-9)
-    settling: tuple[float, float] = (7.6e-10, 2.8e-9)
-    write: tuple[float, float] = (2.7e-5, 4.5e-9)
-    read: tuple[float, float] = (1.7e-5, 2.0e-9)
+    curvature: tuple[float, float] = (6.6e-10, 5.5e-9)
+    settling: tuple[float, float] = (4.5e-10, 2.3e-9)
+    write: tuple[float, float] = (2.0e-5, 3.1e-9)
+    read: tuple[float, float] = (1.1e-5, 5.6e-10)
 
 
 @dataclass(frozen=True)

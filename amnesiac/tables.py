@@ -1,6 +1,6 @@
 """Arrays of bytes in Zarr v3, here or in an object store, and tables of narrow rows that are checked by the page.
 
-zarr-python writes the metadata, tensorstore moves the bytes of the very same files.
+zarr-python writes the metadata, tensorstore the rows; it reads those in an object store, `shards` those here.
 """
 
 import json
@@ -15,6 +15,7 @@ import zarr
 
 from amnesiac.errors import StoreError
 from amnesiac.page_digests import PAGE_ROWS, Bytes2D, PageDigests, RefusedRow, page_digests, rows_of
+from amnesiac.shards import ShardedRows
 from amnesiac.storage import Address, access
 
 Index = npt.NDArray[np.int64]
@@ -27,7 +28,7 @@ def write_table(group: Path, name: str, rows: Bytes2D) -> str:
     shape, shard = (n, width), -(-max(n, 1) // page) * page
     create_array(zarr.open_group(group, mode="a", zarr_format=3), name, shape, shard, {"pages": pages.digests}, page)
     if n:
-        write_array(group, name, open_array(group / name), rows)
+        write_array(group, name, local_array(group / name), rows)
     return pages.root
 
 
@@ -39,8 +40,8 @@ class PagedTable:
     """
 
     def __init__(self, group: Path, name: str) -> None:
-        self.name, self._rows = name, open_array(group / name)
-        self.shape = int(self._rows.shape[0]), int(self._rows.shape[1])
+        self.name, self._rows = name, ShardedRows(group / name)
+        self.shape = self._rows.shape
         attributes = json.loads((group / name / "zarr.json").read_text())["attributes"]
         self._pages = PageDigests(self.shape[0], attributes["pages"])
         self._held: Bytes2D = np.zeros(self.shape, np.uint8)
@@ -67,7 +68,7 @@ class PagedTable:
     def _refused(self, pages: Index) -> Iterator[int]:
         """Read pages; those that don't match their digests."""
         rows = rows_of(pages, self.shape[0])
-        self._held[rows] = np.asarray(self._rows[rows].read().result())
+        self._held[rows] = self._rows.read(rows)
         for page in pages.tolist():
             self._checked[page] = self._pages.matches(page, self._held[page * PAGE_ROWS : (page + 1) * PAGE_ROWS])
             if not self._checked[page]:
@@ -92,7 +93,7 @@ def create_array(
 
 
 def write_array(group: Path, name: str, target: Any, values: Bytes2D) -> None:
-    """Write bytes to what `open_array` gave, or a part of it; raises StoreError."""
+    """Write bytes to what `local_array` gave, or a part of it; raises StoreError."""
     try:
         target.write(values).result()
     except (ValueError, OSError) as error:
@@ -102,9 +103,30 @@ def write_array(group: Path, name: str, target: Any, values: Bytes2D) -> None:
         ) from error
 
 
-def open_array(path: Path, elsewhere: Address | None = None) -> Any:
-    """The array at `path`, or of the same name below an address; raises ValueError, OSError."""
-    store = _remote(elsewhere.below(path.name)) if elsewhere else {"driver": "file", "path": f"{path}/"}
+class RemoteRows:
+    """What `ShardedRows` is, in an object store; raises as it does."""
+
+    def __init__(self, address: Address) -> None:
+        self._rows = _open(_remote(address))
+        self.shape = int(self._rows.shape[0]), int(self._rows.shape[1])
+
+    def read(self, index: Index) -> Bytes2D:
+        """Rows `[len(index), width]`."""
+        return np.asarray(self._rows[index].read().result())
+
+
+def open_rows(path: Path, elsewhere: Address | None) -> ShardedRows | RemoteRows:
+    """The array at `path`, or of the same name below an address; raises ValueError, KeyError, TypeError, OSError."""
+    return RemoteRows(elsewhere.below(path.name)) if elsewhere else ShardedRows(path)
+
+
+def local_array(path: Path) -> Any:
+    """The array at `path`, to write; raises ValueError, OSError."""
+    return _open({"driver": "file", "path": f"{path}/"})
+
+
+def _open(store: dict[str, Any]) -> Any:
+    """The array in one of tensorstore's stores; raises ValueError, OSError."""
     return tensorstore.open({"driver": "zarr3", "kvstore": store}, open=True).result()
 
 

@@ -2,7 +2,8 @@
 
     amnesiac bench store [--json]
 
-Claim:     encryption costs at most 25 % of the store's writing and 15 % of its reading, and nothing once rows are long.
+Claim:     encryption costs at most 25 % of the store's writing and 15 % of its reading, and nothing once rows are long;
+           the store as a whole has two fifths of a plain file's throughput.
 Measured:  writing all rows front to back, reading all of them, reading a tenth at random; rows of 3,072 (an image of
            CIFAR), 6,000 and 40,000 bytes (settled deltas of the CNN, contributions); a key for every row.
 Variants:  plain      a NumPy file: tofile, fromfile, rows of a memory map
@@ -39,6 +40,7 @@ ROW_BYTES = (3072, 6000, 40000)
 VARIANTS = ("plain", "checksum", "encrypted")
 MEASURED = ("write", "read", "random read")
 LIMITS = {"write": 1.25, "read": 1.15, "random read": 1.15}
+THROUGHPUT = 0.4
 APPENDED = 1 << 20
 Index = npt.NDArray[np.int64]
 Row = dict[str, Any]
@@ -74,13 +76,16 @@ def benchmark(megabytes: int, rounds: int, folder: Path | None, on_round: OnRoun
 
 
 def targets(rows: Sequence[Row]) -> list[Row]:
-    """What encryption may cost, and what it does."""
+    """What encryption may cost, and how quick the encrypted store has to be beside a plain file."""
     measured = [row for row in rows if row["variant"] == "encrypted"]
-    return [
-        {"what": row["what"], "model": row["model"], "measured": row["over_checksum"], "target": LIMITS[row["what"]],
-         "met": row["over_checksum"] <= LIMITS[row["what"]]}
-        for row in measured
-    ]  # fmt: skip
+    cost = [_target(row, "over checksums", row["over_checksum"], LIMITS[row["what"]]) for row in measured]
+    quick = [_target(row, "of a plain file's bytes a second", 1 / row["ratio"], THROUGHPUT) for row in measured]
+    return cost + [row | {"met": row["measured"] >= THROUGHPUT} for row in quick if not row["what"].startswith("read")]
+
+
+def _target(row: Row, of: str, measured: float, target: float) -> Row:
+    what = f"{row['what']}, {of}"
+    return {"what": what, "model": row["model"], "measured": measured, "target": target, "met": measured <= target}
 
 
 def _content(folder: Path, row_bytes: int, megabytes: int) -> tuple[Bytes2D, Mapping[str, RowSeal]]:

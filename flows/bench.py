@@ -171,7 +171,7 @@ def _print_store(result: Mapping[str, Any]) -> None:
         numbers = (row[name] for name in ("n", "seconds", "cpu_seconds", "ratio", "over_checksum"))
         table.add_row(row["what"], row["model"], row["variant"], *(_short(number) for number in numbers))
     met = sum(target["met"] for target in result["targets"])
-    console.print(table, f"{met} of {len(result['targets'])} targets met (CPU seconds over the checksum's)")
+    console.print(table, f"{met} of {len(result['targets'])} targets met")
 
 
 def _figures_table(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -18,19 +18,31 @@ def compress(factors: Factors, rank: int, iterations: int = 2) -> Factors:
     rows = start.to(right).T.expand(len(right), -1, -1)
     for _ in range(iterations):  # rows times matrices: three times as fast as matrices times a few columns
         turned = ((rows @ right.transpose(1, 2)) @ left) @ left.transpose(1, 2)
-        rows = orthonormal((turned @ right).transpose(1, 2)).transpose(1, 2)
+        rows = orthonormal_rows(turned @ right)
     return Factors((rows @ right.transpose(1, 2)) @ left, rows)
 
 
 def truncate(matrices: Tensor, rank: int, iterations: int = 2) -> Factors:
-    """The same for matrices `[n, d_out, d_in]` that are formed already."""
-    start = torch.randn(matrices.shape[2], rank, generator=torch.Generator().manual_seed(0))
-    right = start.to(matrices).T.expand(len(matrices), -1, -1)
+    """The same for matrices `[n, d_out, d_in]` that are formed already, from each one's largest rows: from a start
+    that knows nothing of them, a few of many matrices end far from the best of their rank.
+    """
+    largest = matrices.abs().sum(2).topk(min(rank, matrices.shape[1]), dim=1).indices
+    start = matrices.gather(1, largest[:, :, None].expand(-1, -1, matrices.shape[2]))
+    right = orthonormal_rows(generic(torch.nn.functional.pad(start, (0, 0, 0, rank - start.shape[1]))))
     for _ in range(iterations):  # rows times matrices: five times as fast as matrices times a few columns
-        right = (
-            orthonormal(((right @ matrices.transpose(1, 2)) @ matrices).transpose(1, 2)).transpose(1, 2).contiguous()
-        )
+        right = orthonormal_rows((right @ matrices.transpose(1, 2)) @ matrices)
     return Factors(right @ matrices.transpose(1, 2), right)
+
+
+def generic(rows: Tensor) -> Tensor:
+    """Starting rows `[n, rank, d]` with a hundredth of chance in them, always the same: equal ones part then."""
+    chance = torch.randn(rows.shape[1:], generator=torch.Generator().manual_seed(0)).to(rows)
+    return rows + 0.01 * rows.abs().mean(2, keepdim=True).amax(1, keepdim=True) * chance
+
+
+def orthonormal_rows(rows: Tensor) -> Tensor:
+    """`orthonormal` of the rows of `[n, rank, d]`."""
+    return orthonormal(rows.transpose(1, 2)).transpose(1, 2).contiguous()
 
 
 def orthonormal(columns: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ costs as many operations, but waits for memory at each of them: a quarter of the
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from amnesiac.capture.layers import Factors
-from amnesiac.capture.lowrank import orthonormal
+from amnesiac.capture.lowrank import generic, orthonormal_rows
 
 LARGEST_RANK = 4
 SMALLEST_LAYER = 1 << 14
@@ -39,14 +39,29 @@ class SettledSums:
     by_class: bool
     weights: Callable[[int | None], Tensor]
 
-    def truncated(self, rank: int, iterations: int = 2) -> Factors:
-        """What `capture.lowrank.truncate` gives of the formed matrices: left `[n, rank, d_out]`, right likewise."""
-        n, width = len(self.keys), self.shares.right.shape[-1]
-        start = torch.randn(width, rank, generator=torch.Generator().manual_seed(0))
-        right = start.to(self.shares.right).T.contiguous().expand(n, -1, -1)
-        for _ in range(iterations):
-            right = orthonormal(self.back(self.forth(right)).transpose(1, 2)).transpose(1, 2).contiguous()
+    def truncated(self, rank: int, iterations: int | None = None) -> Factors:
+        """Nearly the best outer products: left `[n, rank, d_out]`, right `[n, rank, d_in]` orthonormal.
+
+        Subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) from the visits' own largest rows.
+        """
+        right = orthonormal_rows(generic(self._largest_rows(rank)))
+        for _ in range(iterations or (2 if rank == 1 else 1)):  # a single one has no other to hold what it misses
+            right = orthonormal_rows(self.back(self.forth(right)))
         return Factors(self.forth(right), right)
+
+    def _largest_rows(self, rank: int) -> Tensor:
+        """`[n, rank, d_in]`: of each visit's contribution the largest row, as large as the contribution, summed over
+        all visits, over the later ones, and so on.
+        """
+        left, right = self.shares.left, self.shares.right
+        found = torch.zeros(len(left), left.shape[1], right.shape[-1])
+        for samples, visit, weights in self._runs():
+            for k in range(left.shape[2]):
+                own = left[samples, visit, k]
+                rows = right[samples, visit, k] * weights[own.abs().argmax(1)]
+                size = own.norm(dim=1) * right[samples, visit, k].norm(dim=1)
+                found[samples, visit] += torch.nn.functional.normalize(rows, dim=1) * size[:, None]
+        return torch.stack([found[:, found.shape[1] * k // rank :].sum(1) for k in range(rank)], 1)
 
     def forth(self, rows: Tensor) -> Tensor:
         """`[n, rank, d_in]` to `[n, rank, d_out]`, M x of each sample and row."""
@@ -73,6 +88,20 @@ class SettledSums:
             for start, stop in runs(columns):
                 label = int(columns[start, 1]) if self.by_class else None
                 yield slice(start, stop), visit, self.weights(label)[int(columns[start, 0])]
+
+
+def in_segments(sums: SettledSums) -> SettledSums:
+    """The same deltas of samples whose right factors are those of their first visit (a first layer's inputs): visits
+    of one segment share a weight too, so that their left factors add up.
+    """
+    visits = sums.keys.shape[1] - sums.by_class
+    segments, places = np.unique(sums.keys[:, :visits], return_inverse=True)
+    left, right = sums.shares.left, sums.shares.right
+    index = torch.from_numpy(places.reshape(-1, visits))[:, :, None, None].expand(left.shape)
+    joined = torch.zeros(len(left), len(segments), *left.shape[2:]).scatter_add_(1, index, left)
+    own = np.broadcast_to(segments, (len(left), len(segments)))
+    keys = np.concatenate([own, sums.keys[:, visits:]], 1)
+    return replace(sums, shares=Factors(joined, right[:, :1].expand(-1, len(segments), -1, -1)), keys=keys)
 
 
 def pays(numel: int, rank: int) -> bool:

@@ -24,7 +24,7 @@ from amnesiac.curvature import Choice, RunCurvature, damping
 from amnesiac.curvature.basis import Basis
 from amnesiac.curvature.matrices import to_matrices
 from amnesiac.curvature.thin import ThinWeights, thin
-from amnesiac.ledger.implicit import SettledSums, pays, runs
+from amnesiac.ledger.implicit import SettledSums, in_segments, pays, runs
 from amnesiac.ledger.thinly import CACHE, settle_thinly
 from amnesiac.ledger.visits import WIDE, StepWeights, VisitTable, segment_of, weighted_visit
 
@@ -168,7 +168,8 @@ def _into_basis(block: Block, visits: Tensor, basis: Basis) -> Factors | Tensor:
 def _settle(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Part:
     """Without forming the sums, or a few samples at a time, so that they stay in the processor's cache."""
     if isinstance(shares, Factors) and layer.rank is not None and pays(layer.block.numel, layer.rank):
-        return SettledSums(shares, keys, layer.by_class, layer.weights).truncated(layer.rank)
+        sums = SettledSums(shares, keys, layer.by_class, layer.weights)
+        return (in_segments(sums) if shares.right.stride(1) == 0 else sums).truncated(layer.rank)
     size = max(1, CACHE // (4 * layer.block.numel))
     parts = []
     for start in range(0, len(keys), size):

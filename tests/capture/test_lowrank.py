@@ -34,6 +34,19 @@ def test_it_is_nearly_the_best_of_its_rank(rank):
     assert (error > 0.999 * best).all()
 
 
+def test_no_matrix_ends_far_from_the_best_of_its_rank():
+    """Of many matrices some have nothing of their largest direction in any one start for all."""
+    matrices = made([1.0, *[0.6] * 11], n=2000)
+    kept = truncate(matrices, 1).dense().square().sum((1, 2))
+    assert float(kept.min()) > 0.6
+
+
+def test_equal_rows_dont_hide_the_second_direction():
+    rows = made([1.0, 0.1], n=3, d_out=2)
+    matrices = torch.cat([rows[:, :1], rows[:, :1], 0.1 * rows[:, 1:]], 1)
+    torch.testing.assert_close(truncate(matrices, 2).dense(), matrices, rtol=0.0, atol=1e-5)
+
+
 def test_right_factors_are_orthonormal_and_left_ones_carry_the_rest():
     matrices = made([2.0**-k for k in range(12)])
     found = truncate(matrices, 3)
@@ -70,11 +83,11 @@ def test_a_sample_that_did_nothing_stays_zero():
 @pytest.mark.parametrize("rank", [1, 2, 4])
 def test_outer_products_are_truncated_as_their_sum_is(rank):
     generator = torch.Generator().manual_seed(3)
-    scale = 3.0 ** -torch.arange(9.0)[:, None]
+    scale = 1.8 ** -torch.arange(9.0)[:, None]
     factors = Factors(
         torch.randn(5, 9, 12, generator=generator) * scale, torch.randn(5, 9, 20, generator=generator) * scale
     )
-    whole, found = truncate(factors.dense(), rank), compress(factors, rank)
+    whole, found = truncate(factors.dense(), rank, 40), compress(factors, rank, 40)
     assert found.left.shape == (5, rank, 12)
-    torch.testing.assert_close(found.dense(), whole.dense(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.dense(), whole.dense(), rtol=1e-3, atol=1e-3)
     assert float((found.dense() - factors.dense()).norm()) < 0.5 * float(factors.dense().norm())
