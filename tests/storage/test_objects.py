@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,6 +176,27 @@ def test_a_purge_of_a_bucket_without_versions(storage: Storage, tmp_path: Path) 
     plan.plan.write_text("[{}]")
     with pytest.raises(DamagedStore, match="remove the file and purge again"):
         plan.run()
+
+
+def test_uploads_that_nobody_finished_end_even_where_nothing_else_goes(storage: Storage, tmp_path: Path) -> None:
+    store, bucket = boto_client(), storage.address.bucket
+    for name in (f"{storage.address.prefix}/rows", "elsewhere/rows"):
+        started = store.create_multipart_upload(Bucket=bucket, Key=name)
+        part = {"Bucket": bucket, "Key": name, "UploadId": started["UploadId"], "PartNumber": 1}
+        store.upload_part(**part, Body=b"somebody's")
+    plan = ObjectPurge(tmp_path / "plan.json")
+    plan.add(storage.address, lambda name: None)
+    assert plan.run() == ()
+    left = store.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [one["Key"] for one in left] == ["elsewhere/rows"], "what isn't below the project's URL stays"
+    store.abort_multipart_upload(Bucket=bucket, Key="elsewhere/rows", UploadId=left[0]["UploadId"])
+
+
+def boto_client() -> Any:
+    """A client of its own for the server that the environment names."""
+    import botocore.session
+
+    return botocore.session.Session().create_client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 
 
 def test_a_refused_purge_is_told_of(server: FaultyServer, versioned: Storage, tmp_path: Path) -> None:
