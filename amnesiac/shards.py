@@ -20,6 +20,10 @@ import numpy.typing as npt
 Index = npt.NDArray[np.int64]
 Bytes2D = npt.NDArray[np.uint8]
 _ENTRY, _SUM = 16, 4
+_READ = {
+    "data_type": "uint8", "fill_value": 0, "files": "default", "codecs": ["sharding_indexed"], "inside": ["bytes"],
+    "index": ["bytes", "crc32c"], "index_location": "end",
+}  # fmt: skip
 _ABSENT = -1  # 2^64 - 1: a chunk that was never written, zeros
 
 
@@ -84,15 +88,18 @@ class ShardedRows:
 
 
 def _rows_of(found: dict[str, Any], width: int) -> tuple[int, int]:
-    """Rows a shard and rows a chunk of an array's metadata; raises ValueError where they are compressed or cut."""
+    """Rows a shard and rows a chunk of an array's metadata; raises ValueError where it isn't what is read here."""
     shard, shard_width = found["chunk_grid"]["configuration"]["chunk_shape"]
-    (codec,) = found["codecs"]
-    inside = codec["configuration"]
+    inside = found["codecs"][0]["configuration"]
     chunk, chunk_width = inside["chunk_shape"]
-    plain = [own["name"] for own in inside["codecs"]] == ["bytes"] and found["data_type"] == "uint8"
-    summed = [own["name"] for own in inside["index_codecs"]] == ["bytes", "crc32c"]
-    if not (plain and summed and inside["index_location"] == "end" and shard_width == chunk_width == width):
-        raise ValueError("its chunks aren't whole rows of plain bytes in indexed shards")
+    seen = {
+        "data_type": found["data_type"], "fill_value": found["fill_value"],
+        "files": found["chunk_key_encoding"]["name"], "codecs": [own["name"] for own in found["codecs"]],
+        "inside": [own["name"] for own in inside["codecs"]], "index": [own["name"] for own in inside["index_codecs"]],
+        "index_location": inside["index_location"], "widths": (shard_width, chunk_width),
+    }  # fmt: skip
+    if seen != _READ | {"widths": (width, width)}:
+        raise ValueError(f"its chunks aren't whole rows of plain bytes in indexed shards: {seen}")
     return int(shard), int(chunk)
 
 

@@ -9,13 +9,14 @@ from amnesiac.capture.layers import Factors
 def compress(factors: Factors, rank: int, iterations: int = 2) -> Factors:
     """Best-effort rank-`rank` form of each sample's `left^T right`, without forming the matrix.
 
-    Subspace iteration on G^T G from a fixed start (Halko, Martinsson and Tropp 2011, algorithm 4.4): deterministic,
-    and exact
-    where the rank suffices. Returns left `[n, rank, d_out]` = (G Q)^T and right `[n, rank, d_in]` = Q^T.
+    Subspace iteration on G^T G (Halko, Martinsson and Tropp 2011, algorithm 4.4) from each sample's own largest rows:
+    from one start for all, a few of many end far from the best of their rank. Deterministic, and exact where the rank
+    suffices. Returns left `[n, rank, d_out]` = (G Q)^T and right `[n, rank, d_in]` = Q^T.
     """
     left, right = factors.left, factors.right
-    start = torch.randn(right.shape[2], rank, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    rows = start.to(right).T.expand(len(right), -1, -1)
+    sizes = (left * right.norm(dim=2, keepdim=True)).norm(dim=1)  # of the rows, as if no two outer products met
+    chosen = left.gather(2, _largest(sizes, rank)[:, None].expand(-1, left.shape[1], -1))
+    rows = _start(chosen.transpose(1, 2) @ right, rank)
     for _ in range(iterations):  # rows times matrices: three times as fast as matrices times a few columns
         turned = ((rows @ right.transpose(1, 2)) @ left) @ left.transpose(1, 2)
         rows = orthonormal_rows(turned @ right)
@@ -23,21 +24,29 @@ def compress(factors: Factors, rank: int, iterations: int = 2) -> Factors:
 
 
 def truncate(matrices: Tensor, rank: int, iterations: int = 2) -> Factors:
-    """The same for matrices `[n, d_out, d_in]` that are formed already, from each one's largest rows: from a start
-    that knows nothing of them, a few of many matrices end far from the best of their rank.
-    """
-    largest = matrices.abs().sum(2).topk(min(rank, matrices.shape[1]), dim=1).indices
-    start = matrices.gather(1, largest[:, :, None].expand(-1, -1, matrices.shape[2]))
-    right = orthonormal_rows(generic(torch.nn.functional.pad(start, (0, 0, 0, rank - start.shape[1]))))
+    """The same for matrices `[n, d_out, d_in]` that are formed already."""
+    largest = _largest(matrices.abs().sum(2), rank)
+    right = _start(matrices.gather(1, largest[:, :, None].expand(-1, -1, matrices.shape[2])), rank)
     for _ in range(iterations):  # rows times matrices: five times as fast as matrices times a few columns
         right = orthonormal_rows((right @ matrices.transpose(1, 2)) @ matrices)
     return Factors(right @ matrices.transpose(1, 2), right)
 
 
-def generic(rows: Tensor) -> Tensor:
-    """Starting rows `[n, rank, d]` with a hundredth of chance in them, always the same: equal ones part then."""
+def _largest(sizes: Tensor, rank: int) -> Tensor:
+    return sizes.topk(min(rank, sizes.shape[1]), dim=1).indices
+
+
+def _start(rows: Tensor, rank: int) -> Tensor:
+    return orthonormal_rows(with_chance(torch.nn.functional.pad(rows, (0, 0, 0, rank - rows.shape[1]))))
+
+
+def with_chance(rows: Tensor) -> Tensor:
+    """Starting rows `[n, rank, d]` with a hundredth of chance in them, always the same, so that equal ones part; chance
+    alone where a sample's rows cancelled out.
+    """
     chance = torch.randn(rows.shape[1:], generator=torch.Generator().manual_seed(0)).to(rows)
-    return rows + 0.01 * rows.abs().mean(2, keepdim=True).amax(1, keepdim=True) * chance
+    size = rows.abs().mean(2, keepdim=True).amax(1, keepdim=True)
+    return rows + 0.01 * torch.where(size > 0.0, size, 1.0) * chance
 
 
 def orthonormal_rows(rows: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from amnesiac.capture.layers import Factors
-from amnesiac.capture.lowrank import generic, orthonormal_rows
+from amnesiac.capture.lowrank import orthonormal_rows, with_chance
 
 LARGEST_RANK = 4
 SMALLEST_LAYER = 1 << 14
@@ -43,9 +43,12 @@ class SettledSums:
         """Nearly the best outer products: left `[n, rank, d_out]`, right `[n, rank, d_in]` orthonormal.
 
         Subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) from the visits' own largest rows.
+        iterations: one, and two for a single outer product, which has no other beside it to hold what it misses.
         """
-        right = orthonormal_rows(generic(self._largest_rows(rank)))
-        for _ in range(iterations or (2 if rank == 1 else 1)):  # a single one has no other to hold what it misses
+        if iterations is None:
+            iterations = 2 if rank == 1 else 1
+        right = orthonormal_rows(with_chance(self._largest_rows(rank)))
+        for _ in range(iterations):
             right = orthonormal_rows(self.back(self.forth(right)))
         return Factors(self.forth(right), right)
 

@@ -169,7 +169,8 @@ def _settle(layer: _Layer, shares: Part, keys: npt.NDArray[np.int64]) -> Part:
     """Without forming the sums, or a few samples at a time, so that they stay in the processor's cache."""
     if isinstance(shares, Factors) and layer.rank is not None and pays(layer.block.numel, layer.rank):
         sums = SettledSums(shares, keys, layer.by_class, layer.weights)
-        return (in_segments(sums) if shares.right.stride(1) == 0 else sums).truncated(layer.rank)
+        same_inputs = shares.right.stride(1) == 0  # as `_into_basis` leaves them: one visit's, for all visits
+        return (in_segments(sums) if same_inputs else sums).truncated(layer.rank)
     size = max(1, CACHE // (4 * layer.block.numel))
     parts = []
     for start in range(0, len(keys), size):
