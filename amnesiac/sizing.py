@@ -54,8 +54,8 @@ class Constants:
     capture: tuple[float, float] = (1.6, 2.1)
     curvature: tuple[float, float] = (6.6e-10, 5.5e-9)
     settling: tuple[float, float] = (4.5e-10, 2.3e-9)
-    write: tuple[float, float] = (2.0e-5, 3.1e-9)
-    read: tuple[float, float] = (1.1e-5, 5.6e-10)
+    write: tuple[float, float] = (1.3e-5, 3.1e-9)
+    read: tuple[float, float] = (6.4e-6, 8.1e-10)
 
 
 @dataclass(frozen=True)
