@@ -4,7 +4,8 @@ A task that runs on Dask is a function of positions and numbers: it loads data a
 under content names, and never takes the project's lock, which the flow that waits for it holds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def at_once(calls: Sequence[Call], each: Callable[[], None] = lambda: None) -> l
     for _ in as_completed(futures):
         each()
     return [_result(future) for future in futures]
+
+
+def in_order(calls: Iterable[Call], ahead: int) -> Iterator[Any]:
+    """Submit tasks to the flow's runner, at most `ahead` beyond what was asked for; their results in order.
+
+    Raises what the first failing one raised, once all that were submitted have ended.
+    """
+    pending: deque[Any] = deque()
+    try:
+        for task, arguments in calls:
+            pending.append(task.submit(*arguments))
+            if len(pending) >= ahead:
+                yield _result(pending.popleft())
+        while pending:
+            yield _result(pending.popleft())
+    finally:
+        for future in pending:
+            future.wait()
 
 
 def spread(calls: Sequence[Call]) -> list[Any]:

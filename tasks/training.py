@@ -31,6 +31,7 @@ from tasks.catalog import catalog
 from tasks.opaque import opaque
 from tasks.parallel import shared_files, spread
 from tasks.progress import shown_progress
+from tasks.settling import spread_settling
 from tasks.storing import LEDGER, move_out
 from tasks.timings import keep_seconds
 
@@ -46,7 +47,7 @@ def train_original(resume: bool) -> dict[str, Any]:
     train = dataset.split("train")
     plan = CapturePlan(
         params.capture, ledgers_for(params.capture), train.sample_ids, train.subject_ids, at.ledger, at.scratch,
-        at.key_store(),
+        at.key_store(), spread=spread_settling(),
     )  # fmt: skip
     started = time.perf_counter()
     with shown_progress("train-and-capture", f"training {params.model.factory}") as progress:

@@ -39,8 +39,8 @@ class RunCurvature:
         """The last layer that is a linear map."""
         return max((k for k, block in enumerate(self.blocks) if block.matrix is not None), default=-1)
 
-    def to_bytes(self) -> bytes:
-        """One safetensors file; eigenvalues as bfloat16, whose three digits are more than an estimate's noise."""
+    def to_bytes(self, exact: bool = False) -> bytes:
+        """One safetensors file; eigenvalues as bfloat16 unless `exact`: three digits are more than their noise."""
         blocks = json.dumps([block.to_json() for block in self.blocks]).encode()
         tensors: dict[str, Tensor] = {
             "bounds": torch.tensor(self.bounds),
@@ -51,7 +51,7 @@ class RunCurvature:
         }
         for k, layer in enumerate(self.layers):
             own = {"left": layer.basis.left, "right": layer.basis.right, "root": layer.basis.root}
-            own |= {"total": layer.total.bfloat16(), "by_class": layer.by_class}
+            own |= {"total": layer.total if exact else layer.total.bfloat16(), "by_class": layer.by_class}
             own |= {"pace": torch.tensor(layer.pace, dtype=torch.float64)}
             tensors |= {f"{k}.{name}": value for name, value in own.items() if value is not None}
         return save({name: value.contiguous() for name, value in tensors.items()})

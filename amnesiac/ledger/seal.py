@@ -21,7 +21,8 @@ from amnesiac.ledger.base import BASE, write_base
 from amnesiac.ledger.index import write_index
 from amnesiac.ledger.manifest import LedgerEntry, Manifest
 from amnesiac.ledger.protection import ROWS, STEP_KEYS, Owners, RowPlace, owners, row_place, step_key_bytes
-from amnesiac.ledger.settled_rows import SettledWriting, write_settled
+from amnesiac.ledger.settled_parts import Spread, settle_elsewhere
+from amnesiac.ledger.settled_rows import SettledWriting, settle_here, write_settled
 from amnesiac.ledger.settling import Settling, Weights
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.ledger.visits import VisitTable, optimizer_weights, step_weights, visit_table
@@ -43,6 +44,7 @@ class Run:
     attachments:     further files of the ledger, by name (the curvature)
     keys:            makes a key for each sample, and for each step whose whole update is kept, and encrypts rows and
                      ids with them; None: all lies in clear
+    spread:        settles the rows in other processes (settled_parts.py); None: in this one
     """
 
     run_id: str
@@ -57,6 +59,7 @@ class Run:
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     settling: Settling | None = None
     keys: KeyStore | None = None
+    spread: Spread | None = None
 
 
 def seal(
@@ -119,7 +122,8 @@ def _write_settled(
     assert run.settling is not None
     steps, own = step_weights(specs[0], spool, lambda: optimizer_weights(spool)), _labels(run)[table.samples]
     writing = SettledWriting(spool, table, steps, run.settling, own, Weights(run.settling))
-    found = write_settled(folder, place, specs, writing, progress)
+    settle = settle_here if run.spread is None else functools.partial(settle_elsewhere, run.spread)
+    found = write_settled(folder, place, specs, writing, progress, settle)
     write_base(folder / BASE, run.final, spool.layout.parameters, found[specs[0].name][1])
     return {name: (entry, None) for name, (entry, _) in found.items()}
 

@@ -1,6 +1,6 @@
 """Writing the rows of settled deltas: one streaming pass over the spool for both forms of a row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,22 @@ class SettledWriting:
     weights: Weights
     wide: int = WIDE
 
+    @property
+    def bases(self) -> tuple[Basis, ...]:
+        """The layers' eigenbases."""
+        return tuple(layer.basis for layer in self.settling.curvature.layers)
+
     def rows(
-        self, specs: Sequence[LedgerSpec], chosen: npt.NDArray[np.int64], finish: Sequence[Finish]
+        self, by_class: Sequence[bool], chosen: npt.NDArray[np.int64], finish: Sequence[Finish]
     ) -> list[list[Part]]:
-        """Settled deltas of some samples as each spec's `finish` keeps them: a list of blocks for each."""
+        """Settled deltas of some samples as each form's `finish` keeps them: a list of blocks for each.
+
+        by_class: of each form, whether the samples' own classes are left out of the curvature
+        """
         order = np.argsort(self.classes[chosen], kind="stable")
         picked, back = chosen[order], torch.from_numpy(np.argsort(order))
         table = VisitTable(self.table.samples[picked], self.table.slots[picked], self.table.steps[picked])
-        left_out = [self.classes[picked] if spec.per == "settled class" else None for spec in specs]
+        left_out = [self.classes[picked] if own else None for own in by_class]
         curvature = self.settling.curvature
         forms = settled_rows(self.spool, table, self.steps, self.weights, curvature, left_out, finish, self.wide)
         return [[_reordered(part, back) for part in form] for form in forms]
@@ -67,28 +75,71 @@ def _reordered(part: Part, order: Tensor) -> Part:
     return Factors(part.left[order], part.right[order]) if isinstance(part, Factors) else part[order]
 
 
+@dataclass(frozen=True)
+class SettledArrays:
+    """The row arrays that settling fills: whether each is for whole classes, and its rows' codec."""
+
+    by_class: tuple[bool, ...]
+    codecs: tuple[Codec, ...]
+
+    def finish(self, bases: tuple[Basis, ...]) -> list[Finish]:
+        """What each array keeps of settled deltas."""
+        return [Finish(None if isinstance(c, MaskedRows) else _plain_blocks(c), bases) for c in self.codecs]
+
+
+@dataclass(frozen=True)
+class SettledPart:
+    """Rows of some samples for each array, `[n, row_bytes]`, their exact sum `[P]`, and what no partial sum exceeds."""
+
+    encoded: tuple[Bytes2D, ...]
+    totals: tuple[Vector, ...]
+    bounds: tuple[float, ...]
+
+
+Settle = Callable[[SettledWriting, SettledArrays, Sequence[slice]], Iterable[SettledPart]]
+
+
+def settle_here(writing: SettledWriting, arrays: SettledArrays, slices: Sequence[slice]) -> Iterator[SettledPart]:
+    """The parts of all samples in order, each made when it is asked for."""
+    every = np.arange(len(writing.table.samples))
+    return (settle_part(writing, arrays, every[part]) for part in slices)
+
+
+def settle_part(writing: SettledWriting, arrays: SettledArrays, chosen: npt.NDArray[np.int64]) -> SettledPart:
+    """Settle some samples (rows of the table `[n]`) into the rows of all arrays."""
+    bases = writing.bases
+    forms = writing.rows(arrays.by_class, chosen, arrays.finish(bases))
+    encoded = [_encode(codec, parts, bases) for codec, parts in zip(arrays.codecs, forms, strict=True)]
+    totals = (codec.total(rows, chosen) for codec, rows in zip(arrays.codecs, encoded, strict=True))
+    bounds = (_bound(*own) for own in zip(arrays.codecs, encoded, forms, strict=True))
+    return SettledPart(tuple(encoded), tuple(totals), tuple(bounds))
+
+
 def write_settled(
-    folder: Path, place: RowPlace, specs: Sequence[LedgerSpec], writing: SettledWriting, progress: Progress
+    folder: Path,
+    place: RowPlace,
+    specs: Sequence[LedgerSpec],
+    writing: SettledWriting,
+    progress: Progress,
+    settle: Settle = settle_here,
 ) -> dict[str, tuple[LedgerEntry, Vector]]:
     """Write the row arrays of all `specs`; their manifest entries and the exact sums of their rows."""
-    if (writing.classes < 0).any() and any(spec.per == "settled class" for spec in specs):
+    by_class, n = tuple(spec.per == "settled class" for spec in specs), len(writing.table.samples)
+    if (writing.classes < 0).any() and any(by_class):
         raise SettingsError("rows for whole classes need labels: set capture.settled.class_rows to false")
-    n, bases = len(writing.table.samples), tuple(layer.basis for layer in writing.settling.curvature.layers)
-    codecs = [_codec(folder, spec, writing) for spec in specs]
-    finish = [Finish(None if isinstance(codec, MaskedRows) else _plain_blocks(codec), bases) for codec in codecs]
-    sized = zip(specs, codecs, strict=True)
+    arrays = SettledArrays(by_class, tuple(_codec(folder, spec, writing) for spec in specs))
+    sized = zip(specs, arrays.codecs, strict=True)
     writers = [RowWriter(place.array(spec), n, codec.row_bytes) for spec, codec in sized]
-    totals, bounds = [np.zeros(writing.spool.layout.numel) for _ in specs], np.zeros(len(specs))
-    for part in chunks(writing.table, _COPIES * _width(writing, finish)):
-        chosen = np.arange(n)[part]
-        for k, parts in enumerate(writing.rows(specs, chosen, finish)):
-            encoded = _encode(codecs[k], parts, bases)
-            totals[k] += codecs[k].total(encoded, chosen)
-            bounds[k] += _bound(codecs[k], encoded, parts)
-            writers[k].append(encoded)
-        progress("settle", min(part.stop, n), n)
+    totals, bounds, done = [np.zeros(writing.spool.layout.numel) for _ in specs], np.zeros(len(specs)), 0
+    slices = list(chunks(writing.table, _COPIES * _width(writing, arrays.finish(writing.bases))))
+    for part in settle(writing, arrays, slices):
+        for writer, encoded, total, own in zip(writers, part.encoded, totals, part.totals, strict=True):
+            writer.append(encoded)
+            total += own
+        bounds, done = bounds + part.bounds, done + len(part.encoded[0])
+        progress("settle", done, n)
     _check_exact(bounds)
-    named = zip(specs, writers, codecs, totals, strict=True)
+    named = zip(specs, writers, arrays.codecs, totals, strict=True)
     return {spec.name: (_entry(writer, codec, writing.settling), total) for spec, writer, codec, total in named}
 
 
@@ -137,19 +188,21 @@ def _masked(folder: Path, blocks: tuple[Block, ...], spec: LedgerSpec, writing: 
     """Keep the coordinates whose mean square over a calibration set is largest (method.md §4)."""
     n = len(writing.table.samples)
     chosen = numpy_generator(0, "mask").choice(n, min(n, _CALIBRATION), replace=False)
-    inside = writing.rows([spec], np.sort(chosen), [Finish(None, ())])[0]
+    inside = writing.rows([spec.per == "settled class"], np.sort(chosen), [Finish(None, ())])[0]
     means = [part.square().flatten(1).mean(0) for part in inside if isinstance(part, Tensor)]
     kept = [mean.topk(max(1, int(spec.form.fraction * len(mean)))).indices.sort().values for mean in means]
-    bases = [layer.basis for layer in writing.settling.curvature.layers]
-    write_bytes(folder / MASK.format(spec.name), mask_bytes(kept, bases))
     coordinates = tuple(own.numpy() for own in kept)
-    return MaskedRows(blocks, 16 if spec.form.bits == 16 else 8, coordinates, tuple(bases), MASK.format(spec.name))
+    codec = MaskedRows(
+        blocks, 16 if spec.form.bits == 16 else 8, coordinates, writing.bases, MASK.format(spec.name)
+    )  # fmt: skip
+    write_bytes(folder / codec.file, mask_bytes(codec))
+    return codec
 
 
-def mask_bytes(coordinates: Sequence[Tensor], bases: Sequence[Basis]) -> bytes:
+def mask_bytes(codec: MaskedRows) -> bytes:
     """The file beside masked rows: kept coordinates and bases."""
-    tensors = {f"{k}.kept": kept for k, kept in enumerate(coordinates)}
-    for k, basis in enumerate(bases):
+    tensors = {f"{k}.kept": torch.from_numpy(kept) for k, kept in enumerate(codec.coordinates)}
+    for k, basis in enumerate(codec.bases):
         sides = {"left": basis.left, "right": basis.right, "root": basis.root}
         tensors |= {f"{k}.{side}": value for side, value in sides.items() if value is not None}
     return save({name: value.contiguous() for name, value in tensors.items()})

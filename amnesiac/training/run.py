@@ -70,7 +70,7 @@ def seal_run(
     run = Run(
         spec.run_id(plan.settings), facts, plan.sample_ids, plan.subject_ids, result.initial, result.weights,
         spec.training.epochs, sealed_samples(plan.only, captured_samples(plan.settings, data), len(data.labels)),
-        data.labels.numpy(), _attachments(spec, data, plan, settling), settling, plan.keys,
+        data.labels.numpy(), _attachments(spec, data, plan, settling), settling, plan.keys, plan.spread,
     )  # fmt: skip
     return seal(plan.scratch / "spool", plan.destination, run, plan.ledgers, progress)
 
@@ -125,7 +125,7 @@ def _recorded(
     spec: RunSpec, factory: ModelFactory, data: TrainingData, plan: CapturePlan, checkpoint: Checkpoint | None,
     progress: Progress,
 ) -> TrainingResult:  # fmt: skip
-    needed = dataclasses.replace(plan, sample_ids=(), subject_ids=(), keys=None)  # no id and no key leaves this process
+    needed = dataclasses.replace(plan, sample_ids=(), subject_ids=(), keys=None, spread=None)  # no id, no key leaves
     work = partial(capture_run, spec, factory, Samples(data.inputs, data.labels), needed, checkpoint)
     return _together(spec, factory, work, progress)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from amnesiac.hashing import hash_json
 from amnesiac.keys import KeyStore
+from amnesiac.ledger.settled_parts import Spread
 from amnesiac.ledger.spec import LedgerSpec
 from amnesiac.settings import CaptureSettings, ModelSettings, TrainingSettings
 
@@ -73,6 +74,7 @@ class CapturePlan:
     keys:         encrypts the ledger; None: it lies in clear
     only:         positions of the samples whose rows are sealed, None for all; all are captured, so that curvature and
                   kappa are those of the whole run (an audit forgets few samples of a run that nobody keeps)
+    spread:       settles the rows in other processes; None: in the one that seals
     """
 
     settings: CaptureSettings
@@ -83,3 +85,4 @@ class CapturePlan:
     scratch: Path
     keys: KeyStore | None = None
     only: Sequence[int] | None = None
+    spread: Spread | None = None

@@ -20,6 +20,7 @@ from amnesiac.errors import SettingsError, StoreError
 from amnesiac.ledger import Run, SealedLedger, open_ledger, seal
 from amnesiac.ledger.base import BASE
 from amnesiac.ledger.protection import row_place
+from amnesiac.ledger.settled_parts import settle_span
 from amnesiac.ledger.settled_rows import SettledWriting, write_settled
 from amnesiac.ledger.settling import Finish, Settling, Weights
 from amnesiac.ledger.visits import StepWeights, visit_table
@@ -198,6 +199,34 @@ def test_a_wide_models_rows_are_written_as_they_were_settled(setup, tmp_path):
         assert entry.rows == N
         whole = sums[1 << 40][name][1]
         assert 1e-7 < np.linalg.norm(total - whole) / np.linalg.norm(whole) < 3 * TOLERANCE
+
+
+FORMS = {
+    "low-rank": SettledSettings(),
+    "exact": DENSE,
+    "masked": SettledSettings(rows="masked", fraction=0.5, bits=16),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_settled_elsewhere_are_those_of_one_process_bit_for_bit(setup, tmp_path, monkeypatch, form):
+    """From files alone, a few samples a span; `seal` writes the spans' rows in order."""
+    monkeypatch.setattr("amnesiac.ledger.visits.CHUNK_BYTES", 1 << 16)
+    spans = []
+
+    def spread(folder, asked):
+        spans.extend(asked)
+        return [settle_span(folder, span) for span in asked]
+
+    here = setup.seal(tmp_path / "1", FORMS[form])
+    there = setup.seal(tmp_path / "2", FORMS[form], spread=spread)
+    assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])] and spans[-1].stop >= N
+    assert len(spans) > 3 and len({span.stop - span.start for span in spans}) == 1
+    for name in here.manifest.entries:
+        assert here.manifest.entries[name] == there.manifest.entries[name], "with the hash of the array's content"
+        for at, sums in there.total(name, range(N)).items():
+            assert torch.equal(sums, here.total(name, range(N))[at])
+    assert (tmp_path / "1" / BASE).read_bytes() == (tmp_path / "2" / BASE).read_bytes()
 
 
 @pytest.mark.parametrize("form", [0, 1])

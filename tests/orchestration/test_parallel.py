@@ -9,11 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from amnesiac.auditing import draw_sets, ensemble_members, keep_member
 from amnesiac.errors import AmnesiacError, SettingsError, StoreError
+from amnesiac.ledger import SealedLedger, open_ledger
 from amnesiac.operation import OrchestrationSettings
 from amnesiac.settings import Params
 from amnesiac.training.loop import threads
@@ -21,9 +23,9 @@ from flows.prepare import prepare
 from tasks.catalog import Catalog, catalog
 from tasks.ensembles import AuditPlan, ensembles, load_setup, plan_ensembles, train_members
 from tasks.locking import WriterBusy, single_writer
-from tasks.parallel import ConfiguredTaskRunner, at_once, dask_runner, on_dask, shared_files
+from tasks.parallel import ConfiguredTaskRunner, at_once, dask_runner, in_order, on_dask, shared_files
 from tasks.stages import writing
-from tasks.training import reference_paths, retrained_references
+from tasks.training import reference_paths, retrained_references, train_original
 
 FORGET = (3, 11, 30)
 PLAN = AuditPlan(models=4, sets=("mislabelled",), share=0.1)
@@ -32,7 +34,7 @@ SETTINGS = {
     "data": {"source": "mnist-5k", "limit": 60},
     "model": {"factory": "mlp", "options": {"hidden": [8]}},
     "training": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.1, "momentum": 0.9}},
-    "capture": {"methods": ["per-sample-delta"]},
+    "capture": {"methods": ["per-sample-delta", "settled"], "curvature": {"smallest_sample": 20}},
     "unlearning": {"method": "per-sample-delta"},
     "evaluation": {"other_seeds": 2},
     "orchestration": {"task_runner": "dask", "workers": 2},
@@ -56,6 +58,7 @@ def project(api_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def parallel_work() -> tuple[int, list[str]]:
     """Under the project's lock, as the flows of the pipeline: a worker that took it too would wait for ever."""
     with writing("test"), ensembles(PLAN):
+        train_original(resume=False)
         trained = train_members(PLAN, plan_ensembles(PLAN, []))
         with pytest.raises(WriterBusy), single_writer(catalog().scratch.parent):
             pass
@@ -66,8 +69,11 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
 
 
-def test_what_dask_trains_is_what_this_process_trains_bit_for_bit(project: Path, tmp_path: Path) -> None:
+def test_what_dask_trains_is_what_this_process_trains_bit_for_bit(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert on_dask()
+    monkeypatch.setattr("amnesiac.ledger.visits.CHUNK_BYTES", 1 << 19)  # several spans of rows to settle
     _, labels = parallel_work()
     at, setup = catalog(), load_setup(str(project))
     members = ensemble_members(setup, draw_sets(setup, PLAN.sets, PLAN.share, None), PLAN.models)
@@ -76,27 +82,39 @@ def test_what_dask_trains_is_what_this_process_trains_bit_for_bit(project: Path,
         for member in members:
             keep_member(tmp_path / "members", setup, member, tmp_path / "scratch")
     assert hashes(at.ensembles) == hashes(tmp_path / "members") and len(members) == 12
-    on_dasks = hashes(at.retrained)
+    on_dasks, settled = hashes(at.retrained), open_ledger(at.ledger, keys=at.key_store())
     for path in reference_paths(FORGET):
         path.unlink()
     other = SETTINGS | {"orchestration": {}}
     (project / "params.yaml").write_text(json.dumps(other))
     try:
         retrained_references(FORGET)
+        train_original(resume=False)
     finally:
         (project / "params.yaml").write_text(json.dumps(SETTINGS))
     assert hashes(at.retrained) == on_dasks and len(set(on_dasks.values())) == 3
+    assert_same_rows(settled, open_ledger(at.ledger, keys=at.key_store()))
     assert not list((at.scratch / "audit").glob("*")) and not list(at.ensembles.glob(".*"))
     left = [path for path in (project / ".prefect/dask").rglob("*") if path.is_file()]
     assert not [path for path in left if path.suffix not in (".lock", ".dirlock")], "nothing is spilled to disk"
     assert_no_id_reached_prefect(at)
 
 
+def assert_same_rows(dasks: SealedLedger, own: SealedLedger) -> None:
+    """Rows are encrypted anew, so it's what they say that is compared."""
+    assert dasks.manifest.final_sha256 == own.manifest.final_sha256
+    assert dasks.manifest.attachments == own.manifest.attachments, "the base: what is left without anyone's rows"
+    for name in own.manifest.entries:
+        for row in range(len(own)):
+            for values, others in zip(dasks.total(name, [row]).values(), own.total(name, [row]).values(), strict=True):
+                assert torch.equal(values, others)
+
+
 def assert_no_id_reached_prefect(at: Catalog) -> None:
     ids = {id.encode() for split in ("train", "test") for id in at.dataset().split(split).sample_ids}
     with closing(sqlite3.connect(Path(os.environ["PREFECT_HOME"]) / "prefect.db")) as database:
         held = "\n".join(database.iterdump()).encode()
-    assert b"retrain with another seed" in held, "these runs are in that database"
+    assert b"retrain with another seed" in held and b"settle rows 0 to" in held, "these runs are in that database"
     assert not [one for one in ids if one in held]
 
 
@@ -119,6 +137,33 @@ def test_a_failing_task_fails_the_work_after_the_others_have_ended(api_url: str)
     with pytest.raises(AmnesiacError, match="on purpose"):
         several(0)
     assert sorted(ended) == [-1] * 4 + [1, 2, 3]
+
+
+def test_results_come_in_order_and_few_wait_at_a_time(api_url: str) -> None:
+    begun, ended = [], []
+
+    @task
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 4:
+            raise AmnesiacError("on purpose")
+        ended.append(number)
+        return number
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=3))
+    def several(last: int) -> list[int]:
+        found = []
+        for number in in_order([(work, (k,)) for k in range(last)], 2):
+            assert max(begun) <= number + 2, "the third waits until the first is taken"
+            found.append(number)
+        return found
+
+    assert several(4) == [0, 1, 2, 3]
+    begun.clear()
+    ended.clear()
+    with pytest.raises(AmnesiacError, match="on purpose"):
+        several(9)
+    assert sorted(ended) in ([0, 1, 2, 3], [0, 1, 2, 3, 5]), "what was submitted has ended, nothing else was begun"
 
 
 def test_the_settings_choose_the_runner() -> None:
