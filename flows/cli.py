@@ -19,6 +19,7 @@ from flows.operations import Json, history, publish, recover, restore, rollback,
 from flows.receipts_cli import receipt, recipient
 from flows.session import ready
 from flows.size_cli import size
+from flows.trial_cli import trial
 from flows.workers_cli import deploy, worker
 from tasks.prefect_environment import configure
 
@@ -26,7 +27,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 request = typer.Typer(no_args_is_help=True, help="File and list deletion requests.")
 app.add_typer(request, name="request")
 app.add_typer(bench, name="bench")
-for operation in (publish, recover, restore, rollback, status, history, audit, deploy, worker, size):
+for operation in (publish, recover, restore, rollback, status, history, audit, trial, deploy, worker, size):
     app.command()(operation)
 app.add_typer(receipt, name="receipt")
 app.add_typer(journal, name="journal")

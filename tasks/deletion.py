@@ -52,15 +52,15 @@ def subtract() -> dict[str, Any]:
     """
     at, settings = catalog(), catalog().params().unlearning
     trained, pointer = at.trained(), read_pointer(at.requests)
-    ledger = at.open_ledger(hash_tensors(trained) if trained is not None else _withdrawn_hash())
+    ledger = at.open_ledger(hash_tensors(trained) if trained is not None else withdrawn_hash())
     requests = planned_requests(pointer)
     wanted = origin(ledger, settings, pointer, [request.request_id for request in requests])
     version = _continued(wanted)
-    weights = trained if trained is not None else _last_weights(version)
+    weights = trained if trained is not None else last_weights(version)
     start = state_of(version) if version else Subtraction()
     forget_sets = _groups(requests, start, wanted)
     result = _subtracted(wanted, requests, ledger, weights, start, forget_sets)
-    found = _confidence(ledger, trained, version, result)
+    found = confidence_of(ledger, trained, version, result)
     files = _files(rounded(result.master or {}, weights), result.positions, found)
     facts = wanted.facts() | {
         "subjects": _subjects(result.positions),
@@ -92,12 +92,13 @@ def _continued(wanted: Origin) -> Version | None:
     return version if version and continues(version, wanted) else None
 
 
-def _withdrawn_hash() -> str:
+def withdrawn_hash() -> str:
+    """Of the trained weights that were withdrawn; empty where there is nothing."""
     withdrawn = read_withdrawn(catalog().model)
     return withdrawn.weights_sha256 if withdrawn else ""
 
 
-def _last_weights(version: Version | None) -> StateDict:
+def last_weights(version: Version | None) -> StateDict:
     """What takes the place of the withdrawn trained weights; raises KeyDestroyed where only they would do."""
     if version is None:
         raise KeyDestroyed(
@@ -120,10 +121,10 @@ def _refuse_unforgotten(ledger: SealedLedger, result: Subtraction) -> None:
         )
 
 
-def _confidence(
+def confidence_of(
     ledger: SealedLedger, trained: StateDict | None, version: Version | None, result: Subtraction
 ) -> Confidence | None:
-    """From the trained weights; where they are withdrawn from HEAD's, whose drift is known."""
+    """From the trained weights; where they are withdrawn from those of HEAD, whose drift is known."""
     limits = catalog().params().unlearning.confidence
     if trained is not None or version is None:
         return confidence(ledger, trained or {}, result.master or {}, result.positions, limits)

@@ -159,11 +159,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return chosen | {"facts": facts, "audit": audit_from_json(audit) if audit else None}
 
 
-def _sets(dataset: PreparedDataset, forget: Sequence[int]) -> dict[str, Split]:
-    """Without erased samples: there is nothing to measure a model on."""
+def sets_of(dataset: PreparedDataset, forget: Sequence[int], gone: Sequence[int] | None = None) -> dict[str, Split]:
+    """Forget, retain and test set, without erased samples: there is nothing to measure a model on.
+
+    gone: all positions that aren't retained, `forget` if it isn't given
+    """
     train = dataset.split("train")
     keep = torch.ones(len(train), dtype=torch.bool)
-    keep[list(forget)] = False
+    keep[list(forget if gone is None else gone)] = False
     retained = torch.nonzero(keep).flatten()
     sets = {"forget": train.take(forget), "retain": train.take(retained), "test": dataset.split("test")}
     return {name: split.readable() for name, split in sets.items()}
@@ -208,7 +211,7 @@ def rewrite_report() -> None:
 
 
 def _inputs(dataset: PreparedDataset, forget: Sequence[int]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    return {name: (split.inputs, split.labels) for name, split in _sets(dataset, forget).items()}
+    return {name: (split.inputs, split.labels) for name, split in sets_of(dataset, forget).items()}
 
 
 def _seconds(retrained: Path, others: Sequence[Path]) -> dict[str, float]:

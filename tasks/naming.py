@@ -46,6 +46,11 @@ def audit_name() -> str:
     return _named("audit", lambda: f"audit {catalog().params().unlearning.method}")
 
 
+def trial_name() -> str:
+    """E.g. "trial settled"."""
+    return _named("trial", lambda: f"trial {catalog().params().unlearning.method}")
+
+
 def _named(fallback: str, describe: Callable[[], str]) -> str:
     """The description; the fallback where settings or journal can't be read, which the run itself will report."""
     try:

@@ -78,14 +78,14 @@ def retrain_with_other_seed(forget: Sequence[int], number: int) -> Path:
     """One of `evaluation.other_seeds` more references (`number` from 1), initialised and ordered by a seed of its own:
     what they differ by from the first is the seed-to-seed band. Trained once for each run and forget set, like it.
     """
-    runs = _other_runs()
+    runs = other_runs()
     description = f"retraining with another seed ({number} of {len(runs)})"
     return _reference(forget, runs[number - 1], "retrain-with-other-seeds", description)
 
 
 def retrained_references(forget: Sequence[int]) -> tuple[Path, ...]:
     """All references, the one of the run's own seed first: one after the other, or at once on Dask."""
-    others = [(retrain_with_other_seed, (forget, k)) for k in range(1, len(_other_runs()) + 1)]
+    others = [(retrain_with_other_seed, (forget, k)) for k in range(1, len(other_runs()) + 1)]
     spread([(retrain_reference, (forget,)), *others])
     return shared_files(reference_paths(forget))
 
@@ -98,7 +98,7 @@ def reference_path(forget: Sequence[int], run: RunSpec | None = None) -> Path:
 
 def reference_paths(forget: Sequence[int]) -> tuple[Path, ...]:
     """The same of all references without these positions: the first, then those of other seeds."""
-    return tuple(reference_path(forget, run) for run in (catalog().run_spec(), *_other_runs()))
+    return tuple(reference_path(forget, run) for run in (catalog().run_spec(), *other_runs()))
 
 
 def model_factory(dataset: PreparedDataset, seed: int | None = None) -> Callable[[], nn.Module]:
@@ -108,7 +108,8 @@ def model_factory(dataset: PreparedDataset, seed: int | None = None) -> Callable
     return partial(build_model, params.model, dataset.image_shape, len(dataset.class_names), seed)
 
 
-def _other_runs() -> tuple[RunSpec, ...]:
+def other_runs() -> tuple[RunSpec, ...]:
+    """The run with `evaluation.other_seeds` further seeds."""
     params, run = catalog().params(), catalog().run_spec()
     seeds = [derive_seed(params.seed, "other seed", k) for k in range(params.evaluation.other_seeds)]
     return tuple(replace(run, seed=seed) for seed in seeds)

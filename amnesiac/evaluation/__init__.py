@@ -18,6 +18,7 @@ from amnesiac.evaluation.report import headline, render_markdown, render_report
 from amnesiac.evaluation.roc import auc, tpr_at_fpr
 from amnesiac.evaluation.tables import accuracy_rows, fidelity_rows, per_class_rows
 from amnesiac.evaluation.tow import Triplet, tow
+from amnesiac.evaluation.trials import trial_row, trials_figure, trials_table
 from amnesiac.evaluation.ulira import ULira, ulira
 from amnesiac.evaluation.verdict import Verdict, judge
 
@@ -81,4 +82,7 @@ __all__ = [
     "tow",
     "tpr_at_fpr",
     "ulira",
+    "trial_row",
+    "trials_figure",
+    "trials_table",
 ]

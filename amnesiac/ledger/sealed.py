@@ -73,6 +73,11 @@ class SealedLedger:
         return ~self.keys.alive(self.key_numbers) if self.keys else np.zeros(len(self), bool)
 
     @property
+    def captured(self) -> npt.NDArray[np.bool_]:
+        """Training samples that have rows, `[n]`."""
+        return self.index.all(LEDGER_ROW) >= 0
+
+    @property
     def key_numbers(self) -> npt.NDArray[np.int64]:
         """Number of each training sample's key, `[n]`; -1 in a ledger in clear."""
         return self.index.all(KEY)
@@ -165,7 +170,7 @@ class SealedLedger:
     @cached_property
     def _captured(self) -> npt.NDArray[np.int64]:
         """Positions of the samples that have rows, in the rows' order."""
-        return np.flatnonzero(self.index.all(LEDGER_ROW) >= 0)
+        return np.flatnonzero(self.captured)
 
     def _parquet(self, name: str, sha256: str) -> pd.DataFrame:
         if hash_file(self.folder / name) != sha256:

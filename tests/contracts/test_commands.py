@@ -21,7 +21,7 @@ REPORTING = {
     "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal", "bench capture", "bench compare",
     "bench audit", "bench unlearn",
     "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
-    "publish", "recover", "restore", "rollback", "status", "history", "audit", "deploy", "size",
+    "publish", "recover", "restore", "rollback", "status", "history", "audit", "trial", "deploy", "size",
     "receipt list", "receipt show", "receipt verify", "receipt page",
     "journal move", "journal export",
     "recipient add", "recipient notified", "recipient list",
