@@ -24,9 +24,8 @@ def test_trials_foretell_what_deletions_do_on_dask_as_without(copied: Callable[[
     assert project.version() == published
     folder = project.data / "reports/trials"
     assert json.loads((folder / "trials.json").read_text())["rows"] == rows
-    assert [row["trial"] for row in csv.DictReader((folder / "trials.csv").read_text().splitlines())] == [
-        row["trial"] for row in rows
-    ]
+    table = csv.DictReader((folder / "trials.csv").read_text().splitlines())
+    assert [row["trial"] for row in table] == [row["trial"] for row in rows]
     assert (folder / "trials.png").read_bytes().startswith(b"\x89PNG")
     assert project.server is not None
     assert {"trials", "trials-kl"} <= {one["key"] for one in ask(project.server, "artifacts/latest/filter")}
