@@ -1,4 +1,4 @@
-"""Rows of sharded Zarr v3 arrays, read from the files of this machine.
+"""Rows of Zarr v3 arrays, sharded or one plain chunk, read from the files of this machine.
 
 A library's call a chunk costs 10 to 40 us, and a row is a chunk: what is read here is what the sharding codec says lies
 in a file (Zarr v3, "sharding_indexed": chunks one after another, then each one's offset and length and a CRC-32C of
@@ -85,6 +85,32 @@ class ShardedRows:
                 raise ValueError(f"{path}: its chunks aren't {self._chunk} rows of {self.shape[1]} bytes")
             self._offsets[shard] = found[:, 0]
         return self._offsets[shard]
+
+
+class PlainRows:
+    """An array uint8 `[n, width]` that is one chunk of plain bytes, so a file of rows one after another.
+
+    Raises ValueError, KeyError, TypeError or OSError where it isn't one, or can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        found = json.loads((path / "zarr.json").read_text())
+        n, width = found["shape"]
+        self.path, self.shape = path / "c" / "0" / "0", (int(n), int(width))
+        plain = [own["name"] for own in found["codecs"]] == ["bytes"] and found["data_type"] == "uint8"
+        if not plain or found["chunk_grid"]["configuration"]["chunk_shape"] != [max(self.shape[0], 1), self.shape[1]]:
+            raise ValueError("it isn't a single chunk of plain bytes")
+
+    def read(self, index: Index) -> Bytes2D:
+        """Rows `[len(index), width]`, `index` ascending; raises ValueError where it was cut short, OSError."""
+        found, width = np.empty((len(index), self.shape[1]), np.uint8), self.shape[1]
+        if len(index):
+            with self.path.open("rb", buffering=0) as file:
+                for start, stop in _cut(np.diff(index) != 1):
+                    size = os.preadv(file.fileno(), [found[start:stop].data], int(index[start]) * width)
+                    if size != (stop - start) * width:
+                        raise ValueError(f"{self.path} is cut short")
+        return found
 
 
 def _rows_of(found: dict[str, Any], width: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +46,21 @@ def read(folder: int, name: str) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         _refuse_open_to_others(descriptor, Path(name), "600")
         return file.read()
+
+
+def read_parts(folder: int, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Parts of a file, (offset, length) each; shorter where the file ends. Raises StoreError as `read` does."""
+    descriptor = os.open(name, _READ, dir_fd=folder)
+    try:
+        _refuse_open_to_others(descriptor, Path(name), "600")
+        return [os.pread(descriptor, length, start) for start, length in spans]
+    finally:
+        os.close(descriptor)
+
+
+def size(folder: int, name: str) -> int:
+    """Bytes of a file."""
+    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
 
 
 def write(folder: int, name: str, content: bytes) -> None:
