@@ -48,12 +48,12 @@ class ListedDigests:
 
 @dataclass(frozen=True)
 class GroupedDigests:
-    """Digests of groups of pages, as hex digits; `read(offset, length)` reads from the pages' own digests."""
+    """Digests of groups of pages, as hex digits; `read` takes (offset, length) of parts of the pages' own digests."""
 
     rows: int
     page_rows: int
     groups: Sequence[str]
-    read: Callable[[int, int], bytes]
+    read: Callable[[Sequence[tuple[int, int]]], list[bytes]]
 
     @property
     def root(self) -> str:
@@ -61,21 +61,20 @@ class GroupedDigests:
         return _hex(f"groups|{self.rows}|{self.page_rows}|{'|'.join(self.groups)}".encode())
 
     def of(self, pages: Index) -> list[bytes]:
-        """Digests of pages in ascending order; b"" for those of a group that was altered."""
-        found: list[bytes] = []
-        group, own = -1, b""
-        for page in pages.tolist():
-            if page // GROUP_PAGES != group:
-                group = page // GROUP_PAGES
-                own = self._group(group)
-            at = page % GROUP_PAGES * _DIGEST
-            found.append(own[at : at + _DIGEST])
-        return found
+        """Digests of pages; b"" for those of a group that was altered."""
+        groups, count, size = (
+            np.unique(pages // GROUP_PAGES),
+            pages_of(self.rows, self.page_rows),
+            GROUP_PAGES * _DIGEST,
+        )
+        spans = [(group * size, min(size, count * _DIGEST - group * size)) for group in groups.tolist()]
+        read = zip(groups.tolist(), self.read(spans), strict=True)
+        known = {group: content if self._matches(group, content) else b"" for group, content in read}
+        places = ((page // GROUP_PAGES, page % GROUP_PAGES * _DIGEST) for page in pages.tolist())
+        return [known[group][at : at + _DIGEST] for group, at in places]
 
-    def _group(self, group: int) -> bytes:
-        size = GROUP_PAGES * _DIGEST
-        content = self.read(group * size, min(size, pages_of(self.rows, self.page_rows) * _DIGEST - group * size))
-        return content if group < len(self.groups) and _hex(content) == self.groups[group] else b""
+    def _matches(self, group: int, content: bytes) -> bool:
+        return group < len(self.groups) and _hex(content) == self.groups[group]
 
 
 class HeldPages:
@@ -95,13 +94,16 @@ class HeldPages:
 
     def hold(self, pages: Index, content: Bytes2D) -> None:
         """Take the rows of pages, one page after the other; only the table's last may be shorter than the others."""
+        if not self._used and len(content) == len(pages) * self.page_rows:
+            self._held = content  # most often it is all that will be asked for
         need = (self._used + len(pages)) * self.page_rows
         if need > len(self._held):
             held = np.empty((max(need, 2 * len(self._held)), self._held.shape[1]), np.uint8)
             held[: self._used * self.page_rows] = self._held[: self._used * self.page_rows]
             self._held = held
         start = self._used * self.page_rows
-        self._held[start : start + len(content)] = content
+        if self._held is not content:
+            self._held[start : start + len(content)] = content
         self._place[pages] = np.arange(self._used, self._used + len(pages))
         self._used += len(pages)
 
@@ -114,15 +116,16 @@ class HeldPages:
 
 def page_digests(rows: Bytes2D) -> tuple[GroupedDigests, bytes]:
     """Of a table `[n, width]`: its groups' digests, and its pages' own, 32 bytes each."""
-    pages = [page_digest(rows[k : k + PAGE_ROWS]) for k in range(0, len(rows), PAGE_ROWS)]
+    pages = [page_digest(rows[k : k + PAGE_ROWS].tobytes()) for k in range(0, len(rows), PAGE_ROWS)]
     groups = [_hex(b"".join(pages[k : k + GROUP_PAGES])) for k in range(0, len(pages), GROUP_PAGES)]
     content = b"".join(pages)
-    return GroupedDigests(len(rows), PAGE_ROWS, groups, lambda start, length: content[start : start + length]), content
+    digests = GroupedDigests(len(rows), PAGE_ROWS, groups, lambda parts: [content[k : k + size] for k, size in parts])
+    return digests, content
 
 
-def page_digest(page: Bytes2D) -> bytes:
-    """BLAKE2b-256 of a page's rows."""
-    return hashlib.blake2b(np.ascontiguousarray(page).data, digest_size=_DIGEST).digest()
+def page_digest(page: bytes | memoryview) -> bytes:
+    """BLAKE2b-256 of a page's rows, one after another."""
+    return hashlib.blake2b(page, digest_size=_DIGEST).digest()
 
 
 def pages_of(rows: int, page_rows: int) -> int:

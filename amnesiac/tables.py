@@ -9,6 +9,7 @@ shards of pages of 128 rows and list all pages' digests in the attributes: they 
 
 import json
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class PagedTable:
         self._digests = (
             ListedDigests(self.shape[0], said["pages"])
             if listed
-            else GroupedDigests(self.shape[0], max(1, int(said["page_rows"])), said["groups"], partial(_part, path))
+            else GroupedDigests(self.shape[0], max(1, int(said["page_rows"])), said["groups"], partial(_parts, path))
         )
         self._held = HeldPages(self.shape[0], self._digests.page_rows, self.shape[1])
 
@@ -97,17 +98,19 @@ class PagedTable:
     def _hold(self, pages: Index) -> int | None:
         """Read pages and hold them; the first that doesn't match its digest, none is held then."""
         size, n = self._digests.page_rows, self.shape[0]
-        rows = self._rows.read(rows_of(pages, n, size))
+        rows, stride = self._rows.read(rows_of(pages, n, size)), size * self.shape[1]
+        content = np.ascontiguousarray(rows).data.cast("B")
         for k, (page, digest) in enumerate(zip(pages.tolist(), self._digests.of(pages), strict=True)):
-            if page_digest(rows[k * size : (k + 1) * size]) != digest:
+            if page_digest(content[k * stride : (k + 1) * stride]) != digest:
                 return int(page)
         self._held.hold(pages, rows)
         return None
 
 
-def _part(path: Path, start: int, length: int) -> bytes:
+def _parts(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Of the pages' digests, (offset, length) each; shorter where the file ends."""
     with (path / DIGESTS).open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), length, start)
+        return [os.pread(file.fileno(), length, start) for start, length in spans]
 
 
 def create_array(

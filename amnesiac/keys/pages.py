@@ -21,7 +21,7 @@ from amnesiac.keys.store import KEY_BYTES, Keys, Mask, Numbers
 from amnesiac.keys.table import ALTERED, NAME_BYTES, KeyTable
 from amnesiac.page_digests import HeldPages, pages_of
 
-PAGE_KEYS = 64
+PAGE_KEYS = 32
 _NONCE, _TAG = 12, 16
 _SEALED = _NONCE + _TAG
 _HEAD = struct.Struct(f"<{KEY_BYTES}sQI")
