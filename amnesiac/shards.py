@@ -84,16 +84,17 @@ class ShardedRows:
 
     def _read_few(self, path: str, file: int, places: list[int], out: Bytes2D) -> None:
         """Rows by their own entries of the index, whose sum isn't looked at: what lies there has a tag."""
-        chunk, width = self._chunk, self.shape[1]
-        begin = os.fstat(file).st_size - self._shard // chunk * _ENTRY - _SUM
+        chunk, width, size = self._chunk, self.shape[1], os.fstat(file).st_size
+        begin = size - self._shard // chunk * _ENTRY - _SUM
+        if begin < 0:
+            raise ValueError(f"{path} is cut short")
         for place, row in zip(places, out, strict=True):
-            entry = os.pread(file, _ENTRY, max(0, begin + place // chunk * _ENTRY))
-            start, length = _PAIR.unpack(entry) if len(entry) == _ENTRY else (0, 0)
+            start, length = _PAIR.unpack(os.pread(file, _ENTRY, begin + place // chunk * _ENTRY))
             if (start, length) == (_ABSENT, _ABSENT):
                 continue
             if start < 0 or length != chunk * width:
                 raise self._other_chunks(path)
-            if os.preadv(file, [row.data], start + place % chunk * width) != width:
+            if start > size or os.preadv(file, [row.data], start + place % chunk * width) != width:
                 raise ValueError(f"{path} is cut short")
 
     def _starts(self, shard: int, path: str, file: int) -> Index:

@@ -17,7 +17,7 @@ _OVERWRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 LOCK = "lock"
 PARTIAL = ".partial"
-_NEAR = 1 << 13
+_NEAR, _MOST = 1 << 13, 1 << 26  # one call of the system reads 2 GiB at most
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def _joined(spans: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, in
     """Stretches of spans, ascending, that lie so near each other that one call reads them sooner than several."""
     first = 0
     for k in range(1, len(spans) + 1):
-        if k == len(spans) or spans[k][0] - sum(spans[k - 1]) > _NEAR:
+        if k == len(spans) or spans[k][0] - sum(spans[k - 1]) > _NEAR or sum(spans[k]) - spans[first][0] > _MOST:
             yield spans[first:k]
             first = k
 
