@@ -7,8 +7,8 @@ Claim:     a deletion of F samples costs the same whether 10^3 or 10^6 are held 
 Runs:      synthetic ledgers (`scaling_ledger`): real keys, encryption, row store, ids and manifest, rows drawn. N =
            10^3 to 10^6 at P = 10^5; P = 10^5 to 10^7 at N = 4,000. Training isn't part of it.
 Measured:  write   keys, rows (encoding, encryption, writing), ids, manifest
-           delete  1, 100 and 1,000 random samples: open, read, check, decrypt, decode, add, write the model; each forget set
-                   twice, the second time is the one measured: its rows lie in the system's memory
+           delete  1, 100 and 1,000 random samples: open, read, check, decrypt, decode, add, write the model; each
+                   forget set twice, the second time is the one measured: its rows lie in the system's memory
            erase   the keys of 100 random samples destroyed, durably
            A process of its own for each of the three at each size; CPU seconds of all its threads beside the clock's.
 Rows:      what, model, variant ("over N" or "over P"), samples, parameters, deleted, ratio (to the smallest size of

@@ -21,8 +21,8 @@ ROWS = ("model", "format", "bytes_per_sample", "seal_seconds", "delete_ms")
 CAPTURE = ("model", "variant", "ratio", "low", "high", "seconds", "cpu_ratio", "bytes_per_sample", "peak_mb", "n")
 UNLEARN = ("model", "variant", "samples", "deleted", "ratio", "seconds", "p99", "bytes_per_sample", "peak_mb", "n")
 SCALING = (
-    "what", "variant", "samples", "parameters", "deleted", "ratio", "seconds", "cpu_seconds", "bytes", "files", "peak_mb",
-    "n",
+    "what", "variant", "samples", "parameters", "deleted", "ratio", "seconds", "cpu_seconds", "bytes", "files",
+    "peak_mb", "n",
 )  # fmt: skip
 SEAL = ("model", "variant", "ratio", "seconds", "low", "high", "bytes_per_sample", "peak_mb", "n")
 
