@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from amnesiac.durable import write_bytes
 from amnesiac.evaluation import to_png, to_svg
@@ -37,11 +38,12 @@ def write_plot(path: Path, rows: Rows) -> None:
 def draw(rows: Rows) -> Figure:
     """A panel for what grows (N, P), a line for what is measured."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+        figure = Figure(figsize=(9.0, 4.4), layout="constrained")
         for axes, variant in zip(figure.subplots(1, 2, sharey=True), OVER, strict=True):
             _panel(axes, [row for row in rows if row["variant"] == variant], OVER[variant])
             axes.set_xlabel(TITLES[variant])
-            axes.legend(frameon=False, fontsize=8.0)
+            if axes.get_lines():
+                axes.legend(frameon=False, fontsize=8.0, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         figure.axes[0].set_ylabel("CPU seconds")
     return figure
 
@@ -49,6 +51,8 @@ def draw(rows: Rows) -> Figure:
 def _panel(axes: Axes, rows: Rows, over: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     for (what, deleted), (colour, marker, label) in LINES.items():
         points = [(row[over], row["cpu_seconds"]) for row in rows if (row["what"], row["deleted"]) == (what, deleted)]
         if points:
