@@ -130,18 +130,23 @@ class PlainRows:
             raise ValueError("it isn't a single chunk of plain bytes")
 
     def read(self, index: Index) -> Bytes2D:
-        """Rows `[len(index), width]`, `index` ascending; raises ValueError where it was cut short, OSError."""
+        """Rows `[len(index), width]`, `index` ascending, none twice; raises ValueError where it was cut short, OSError."""
         found, width = np.empty((len(index), self.shape[1]), np.uint8), self.shape[1]
         if len(index):
             with self.path.open("rb", buffering=0) as file:
                 for start, stop in _cut(np.diff(index) * width > NEAR):
-                    first, last = int(index[start]), int(index[stop - 1])
-                    content = os.pread(file.fileno(), (last + 1 - first) * width, first * width)
-                    if len(content) != (last + 1 - first) * width:
-                        raise ValueError(f"{self.path} is cut short")
-                    rows = np.frombuffer(content, np.uint8).reshape(-1, width)
-                    np.take(rows, index[start:stop] - first, 0, out=found[start:stop], mode="clip")
+                    self._read_stretch(file.fileno(), index[start:stop], found[start:stop])
         return found
+
+    def _read_stretch(self, file: int, index: Index, out: Bytes2D) -> None:
+        """Rows near each other, in one call; those one after another straight to where they are wanted."""
+        width, first, count = self.shape[1], int(index[0]), int(index[-1] - index[0]) + 1
+        whole = count == len(index)
+        rows = out if whole else np.empty((count, width), np.uint8)
+        if os.preadv(file, [rows.data], first * width) != count * width:
+            raise ValueError(f"{self.path} is cut short")
+        if not whole:
+            np.take(rows, index - first, 0, out=out, mode="clip")
 
 
 def _rows_of(found: dict[str, Any], width: int) -> tuple[int, int]:
