@@ -130,7 +130,7 @@ class PlainRows:
             raise ValueError("it isn't a single chunk of plain bytes")
 
     def read(self, index: Index) -> Bytes2D:
-        """Rows `[len(index), width]`, `index` ascending, none twice; raises ValueError where it was cut short, OSError."""
+        """Rows `[len(index), width]`, `index` ascending, none twice; raises ValueError where cut short, OSError."""
         found, width = np.empty((len(index), self.shape[1]), np.uint8), self.shape[1]
         if len(index):
             with self.path.open("rb", buffering=0) as file:
