@@ -72,6 +72,18 @@ def test_only_the_pages_asked_for_are_read(store, folder, monkeypatch):
     assert reader.find([NAMES[7], "nobody", NAMES[21]]).tolist() == [7, -1, 21]
 
 
+@pytest.mark.parametrize(("near", "most", "calls"), [(0, 1 << 26, 1), (0, 2 * STRIDE, 3), (-1, 1 << 26, 6)])
+def test_pages_are_read_in_calls_of_a_bounded_size(store, folder, monkeypatch, near, most, calls):
+    """A call of the system gives 2 GiB at most, which a table may exceed."""
+    lengths, pread = [], os.pread
+    monkeypatch.setattr(files, "_NEAR", near)
+    monkeypatch.setattr(files, "_MOST", most)
+    monkeypatch.setattr(os, "pread", lambda f, length, at: lengths.append(length) or pread(f, length, at))
+    assert np.array_equal(LocalKeyStore(folder).keys(np.arange(N)), store.keys(np.arange(N)))
+    assert len(lengths) == 1 + calls, "the head, then the pages"
+    assert max(lengths) <= most
+
+
 @pytest.mark.parametrize("page", range(6))
 def test_an_altered_page_is_refused_and_no_other(store, folder, page):
     path = folder / "epoch-1.table"
