@@ -56,5 +56,5 @@ def _panel(axes: Axes, rows: Rows, over: str) -> None:
     for (what, deleted), (colour, marker, label) in LINES.items():
         points = [(row[over], row["cpu_seconds"]) for row in rows if (row["what"], row["deleted"]) == (what, deleted)]
         if points:
-            fitted = f", exponent {slope(points):.2f}" if len(points) > 2 else ""
+            fitted = f", exponent {round(slope(points), 2) + 0.0:.2f}" if len(points) > 2 else ""
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=label + fitted)
