@@ -6,7 +6,7 @@ One row array `NAME` in a Zarr group is two Zarr arrays:
     NAME       uint8 [n_rows, row_bytes]   one chunk a row, many rows a shard, uncompressed
     NAME.tags  uint8 [n_rows, 16 or 28]    what `RowSeal.seal` returned for each row: a checksum, or nonce and tag
 
-Tags are a `PagedTable`: its pages' digests lie in its attributes, a digest of those (the root) in the owner's record.
+Tags are a `PagedTable`: digests of its pages lie beside it, a digest over those (the root) in the owner's record.
 
 Zarr reads a missing chunk as zeros and doesn't notice bit flips, so every row is checked against its tag, and
 the tag binds the row to its array and position: a row that was altered, lost, swapped or taken from another run

@@ -1,10 +1,16 @@
 """Arrays of bytes in Zarr v3, here or in an object store, and tables of narrow rows that are checked by the page.
 
 zarr-python writes the metadata, tensorstore the rows; it reads those in an object store, `shards` those here.
+
+A table `NAME` is one plain chunk, `NAME/digests` (not of Zarr) its pages' digests, and the attributes hold the length
+of a page and the digests of groups of pages, so that opening a table hardly grows with it. Tables from before lie in
+shards of pages of 128 rows and list all pages' digests in the attributes: they are read, and no longer written.
 """
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +20,42 @@ import tensorstore
 import zarr
 
 from amnesiac.errors import StoreError
-from amnesiac.page_digests import PAGE_ROWS, Bytes2D, PageDigests, RefusedRow, page_digests, rows_of
-from amnesiac.shards import ShardedRows
+from amnesiac.page_digests import (
+    Bytes2D,
+    GroupedDigests,
+    HeldPages,
+    ListedDigests,
+    RefusedRow,
+    page_digest,
+    page_digests,
+    rows_of,
+)
+from amnesiac.shards import PlainRows, ShardedRows
 from amnesiac.storage import Address, access
 
+DIGESTS = "digests"
 Index = npt.NDArray[np.int64]
 
 
 def write_table(group: Path, name: str, rows: Bytes2D) -> str:
-    """Write a `PagedTable` of rows `[n, width]`; its root. Replaces one of the same name; raises StoreError."""
+    """Write a `PagedTable` of rows `[n, width]`; its root. Replaces one of the same name; raises StoreError.
+
+    One chunk of plain bytes, so that a page is a stretch of a file; its pages' digests lie in a file beside.
+    """
     n, width = rows.shape
-    pages, page = page_digests(rows), max(1, min(n, PAGE_ROWS))
-    shape, shard = (n, width), -(-max(n, 1) // page) * page
-    create_array(zarr.open_group(group, mode="a", zarr_format=3), name, shape, shard, {"pages": pages.digests}, page)
-    if n:
-        write_array(group, name, local_array(group / name), rows)
-    return pages.root
+    digests, content = page_digests(rows)
+    attributes: dict[str, Any] = {"page_rows": digests.page_rows, "groups": digests.groups}
+    zarr.open_group(group, mode="a", zarr_format=3).create_array(
+        name, shape=(n, width), chunks=(max(n, 1), width), dtype="uint8", compressors=None, fill_value=0,
+        attributes=attributes, overwrite=True,
+    )  # fmt: skip
+    try:
+        (group / name / "c" / "0").mkdir(parents=True)
+        (group / name / "c" / "0" / "0").write_bytes(np.ascontiguousarray(rows).data)
+        (group / name / DIGESTS).write_bytes(content)
+    except OSError as error:
+        raise _not_written(group, name, error) from error
+    return digests.root
 
 
 class PagedTable:
@@ -40,16 +66,21 @@ class PagedTable:
     """
 
     def __init__(self, group: Path, name: str) -> None:
-        self.name, self._rows = name, ShardedRows(group / name)
+        self.name, path = name, group / name
+        said = json.loads((path / "zarr.json").read_text())["attributes"]
+        listed = "pages" in said
+        self._rows = ShardedRows(path) if listed else PlainRows(path)
         self.shape = self._rows.shape
-        attributes = json.loads((group / name / "zarr.json").read_text())["attributes"]
-        self._pages = PageDigests(self.shape[0], attributes["pages"])
-        self._held: Bytes2D = np.zeros(self.shape, np.uint8)
-        self._checked = np.zeros(-(-self.shape[0] // PAGE_ROWS), np.bool_)
+        self._digests = (
+            ListedDigests(self.shape[0], said["pages"])
+            if listed
+            else GroupedDigests(self.shape[0], max(1, int(said["page_rows"])), said["groups"], partial(_parts, path))
+        )
+        self._held = HeldPages(self.shape[0], self._digests.page_rows, self.shape[1])
 
     def root(self) -> str:
-        """Digest over the number of rows and the pages' digests."""
-        return self._pages.root
+        """Digest over the number of rows and the digests of pages, or of their groups."""
+        return self._digests.root
 
     def read(self, index: Index) -> Bytes2D:
         """Rows `[len(index), width]`.
@@ -57,22 +88,29 @@ class PagedTable:
         Raises RefusedRow for the first that lies in a page that was altered, ValueError or OSError where they can't be
         read at all.
         """
-        pages = index // PAGE_ROWS
-        wanted = np.unique(pages)
-        for page in self._refused(wanted[~self._checked[wanted]]):
-            first = page * PAGE_ROWS
-            reason = f"rows {first} to {first + PAGE_ROWS - 1} of {self.name!r} don't match their digest"
-            raise RefusedRow(int(np.flatnonzero(pages == page)[0]), reason)
-        return self._held[index]
+        pages = self._held.missing(index)
+        if len(pages) and (bad := self._hold(pages)) is not None:
+            first, size = bad * self._digests.page_rows, self._digests.page_rows
+            reason = f"rows {first} to {first + size - 1} of {self.name!r} don't match their digest"
+            raise RefusedRow(int(np.flatnonzero(index // size == bad)[0]), reason)
+        return self._held.of(index)
 
-    def _refused(self, pages: Index) -> Iterator[int]:
-        """Read pages; those that don't match their digests."""
-        rows = rows_of(pages, self.shape[0])
-        self._held[rows] = self._rows.read(rows)
-        for page in pages.tolist():
-            self._checked[page] = self._pages.matches(page, self._held[page * PAGE_ROWS : (page + 1) * PAGE_ROWS])
-            if not self._checked[page]:
-                yield page
+    def _hold(self, pages: Index) -> int | None:
+        """Read pages and hold them; the first that doesn't match its digest, none is held then."""
+        size, n = self._digests.page_rows, self.shape[0]
+        rows, stride = self._rows.read(rows_of(pages, n, size)), size * self.shape[1]
+        content = np.ascontiguousarray(rows).data.cast("B")
+        for k, (page, digest) in enumerate(zip(pages.tolist(), self._digests.of(pages), strict=True)):
+            if page_digest(content[k * stride : (k + 1) * stride]) != digest:
+                return int(page)
+        self._held.hold(pages, rows)
+        return None
+
+
+def _parts(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Of the pages' digests, (offset, length) each; shorter where the file ends."""
+    with (path / DIGESTS).open("rb", buffering=0) as file:
+        return [os.pread(file.fileno(), length, start) for start, length in spans]
 
 
 def create_array(
@@ -97,10 +135,14 @@ def write_array(group: Path, name: str, target: Any, values: Bytes2D) -> None:
     try:
         target.write(values).result()
     except (ValueError, OSError) as error:
-        raise StoreError(
-            f"{group}: rows of {name!r} can't be written: {error}. Free disk space or mend the permissions, then run "
-            "the stage again: nothing was published"
-        ) from error
+        raise _not_written(group, name, error) from error
+
+
+def _not_written(group: Path, name: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"{group}: rows of {name!r} can't be written: {error}. Free disk space or mend the permissions, then run "
+        "the stage again: nothing was published"
+    )
 
 
 class RemoteRows:

@@ -1,4 +1,4 @@
-"""`amnesiac bench kappa|rows|seal|capture|unlearn`: figures of docs/methods.md and docs/performance.md."""
+"""`amnesiac bench kappa|rows|seal|capture|unlearn|scaling`: figures of docs/methods.md and docs/performance.md."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +20,10 @@ KAPPA = ("case", "model", "optimizer", "seed", "rule", "rule_kl", "best", "best_
 ROWS = ("model", "format", "bytes_per_sample", "seal_seconds", "delete_ms")
 CAPTURE = ("model", "variant", "ratio", "low", "high", "seconds", "cpu_ratio", "bytes_per_sample", "peak_mb", "n")
 UNLEARN = ("model", "variant", "samples", "deleted", "ratio", "seconds", "p99", "bytes_per_sample", "peak_mb", "n")
+SCALING = (
+    "what", "variant", "samples", "parameters", "deleted", "ratio", "seconds", "cpu_seconds", "bytes", "files",
+    "peak_mb", "n",
+)  # fmt: skip
 SEAL = ("model", "variant", "ratio", "seconds", "low", "high", "bytes_per_sample", "peak_mb", "n")
 
 
@@ -122,6 +126,34 @@ def unlearn_command(
     if _as_json(result, as_json):
         return
     _print(UNLEARN, result["rows"], f"Wall seconds, load {result['environment']['load']:.1f} before the run")
+    _print(("what", "measured", "target", "met"), result["targets"], "Targets")
+
+
+@bench.command("scaling")
+def scaling_command(
+    as_json: Json = False,
+    sizes: Annotated[list[int] | None, typer.Option("--samples", help="Instead of 10^3 to 10^6; repeatable.")] = None,
+    models: Annotated[list[int] | None, typer.Option("--parameters", help="Instead of 10^5 to 10^7.")] = None,
+    repeats: Annotated[int, typer.Option(min=3, help="Deletions of each kind.")] = 20,
+    folder: Annotated[Path | None, typer.Option(help="Where ledgers go; default: the temporary folder. 3 GB.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the plot: .png or .svg.")] = None,
+) -> None:
+    """Time, memory, bytes and files as samples and parameters grow. Example: [bold]amnesiac bench scaling --json[/]"""
+    with core_errors():
+        from benchmarks.scaling import MODELS, SIZES, scaling_benchmark
+        from benchmarks.scaling_plot import check_suffix, write_plot
+
+        if plot:
+            check_suffix(plot)
+        with progress_of("scaling") as on_step:
+            result = scaling_benchmark(sizes or SIZES, models or MODELS, repeats, folder, on_step)
+        if plot:
+            write_plot(plot, result["rows"])
+    if _as_json(result, as_json):
+        return
+    _print(SCALING, result["rows"], f"Seconds of the clock and of CPU, load {result['environment']['load']:.1f} before")
+    slopes = [{"what": name} | own for name, own in result["exponents"].items()]
+    _print(("what", "cpu_seconds", "seconds", "bytes", "files", "peak_mb"), slopes, "Exponents")
     _print(("what", "measured", "target", "met"), result["targets"], "Targets")
 
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ _OVERWRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 LOCK = "lock"
 PARTIAL = ".partial"
+_NEAR, _MOST = 1 << 13, 1 << 26  # one call of the system reads 2 GiB at most
 
 
 @contextmanager
@@ -46,6 +47,39 @@ def read(folder: int, name: str) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         _refuse_open_to_others(descriptor, Path(name), "600")
         return file.read()
+
+
+def read_parts(folder: int, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Parts of a file, (offset, length) each, ascending; shorter where the file ends.
+
+    Raises StoreError as `read` does.
+    """
+    descriptor = os.open(name, _READ, dir_fd=folder)
+    try:
+        _refuse_open_to_others(descriptor, Path(name), "600")
+        return [part for near in _joined(spans) for part in _parts(descriptor, near)]
+    finally:
+        os.close(descriptor)
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
+    """Stretches of spans, ascending, that lie so near each other that one call reads them sooner than several."""
+    first = 0
+    for k in range(1, len(spans) + 1):
+        if k == len(spans) or spans[k][0] - sum(spans[k - 1]) > _NEAR or sum(spans[k]) - spans[first][0] > _MOST:
+            yield spans[first:k]
+            first = k
+
+
+def _parts(descriptor: int, near: Sequence[tuple[int, int]]) -> list[bytes]:
+    begin, end = near[0][0], sum(near[-1])
+    content = os.pread(descriptor, end - begin, begin)
+    return [content[start - begin : start - begin + length] for start, length in near]
+
+
+def size(folder: int, name: str) -> int:
+    """Bytes of a file."""
+    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
 
 
 def write(folder: int, name: str, content: bytes) -> None:

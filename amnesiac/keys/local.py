@@ -2,12 +2,13 @@
 
     store.json       which store this is and its epoch: the one file whose replacement makes a change happen
     epoch-N.key      the epoch key, 256 bits
-    epoch-N.table    all data keys and the hashes of their names, wrapped by the epoch key
+    epoch-N.table    all data keys and the hashes of their names, in pages, each wrapped by the epoch key (`pages`)
     lock             held by the one process that changes something
 
 Every change begins a new epoch: a new epoch key and the table wrapped by it are written aside and made durable, one
 rename of store.json swaps them in, and the old epoch's files are overwritten, synced and removed. Whoever opens a
-store that was killed in between finishes that: files that are not of the current epoch are wiped.
+store that was killed in between finishes that: files that are not of the current epoch are wiped. Reading takes the
+pages of the keys asked for, so that its cost doesn't grow with the store; a change reads and writes all of them.
 """
 
 import json
@@ -17,6 +18,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ import numpy as np
 
 from amnesiac.errors import DamagedStore, KeyDestroyed, KeyStoreMissing, StoreError
 from amnesiac.keys import folder as files
+from amnesiac.keys.pages import HEAD_BYTES, KeyPages, pages_in_memory, sealed_pages, wrapped
 from amnesiac.keys.store import KEY_BYTES, Destruction, Keys, Mask, Numbers
-from amnesiac.keys.table import KeyTable, empty_table, unwrapped
+from amnesiac.keys.table import KeyTable, empty_table, unwrapped_whole
 
-FORMAT = 1
+FORMAT, WHOLE = 2, 1
 POINTER = "store.json"
 _OURS = re.compile(rf"(epoch-\d+\.(key|table)|{re.escape(POINTER)})(\.partial)?")
 _TRIES = 20
@@ -35,12 +38,12 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class _State:
-    """pointer: store.json as it was read;  table: its epoch's keys."""
+    """pointer: store.json as it was read;  pages: its epoch's keys, of which some may have to be read yet."""
 
     pointer: bytes
     store_id: str
     epoch: int
-    table: KeyTable
+    pages: KeyPages
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -68,41 +71,44 @@ class LocalKeyStore:
         return self._current().epoch
 
     def __len__(self) -> int:
-        return len(self._current().table)
+        return len(self._current().pages)
 
     def ensure(self, names: Sequence[str]) -> Numbers:
         """Numbers of these names' keys; those that don't exist are made, and durable when this returns."""
         found = self.find(names)
         if (found >= 0).all():
             return found
-        with self._changing() as (state, commit):
-            hashes = state.table.hashed(names)
-            unknown = state.table.find(hashes) < 0
+        with self._changing() as (table, commit):
+            hashes = table.hashed(names)
+            unknown = table.find(hashes) < 0
             new = list(dict.fromkeys(name for name, is_new in zip(hashes, unknown, strict=True) if is_new))
             if new:
-                commit(state.table.extended(new))
-            return self._current().table.find(hashes)
+                table = table.extended(new)
+                commit(table)
+            return table.find(hashes)
 
     def find(self, names: Sequence[str]) -> Numbers:
         """Numbers of these names' keys, -1 where there is none."""
-        table = self._current().table
+        table = self._held(None).table
         return table.find(table.hashed(names))
 
     def keys(self, numbers: Numbers) -> Keys:
         """Keys `[len(numbers), 32]`; raises KeyDestroyed saying how many were destroyed."""
-        table = self._current().table
-        gone = int((~self._alive(table, numbers)).sum())
+        index = np.asarray(numbers, np.int64)
+        pages = self._held(index)
+        gone = int((~pages.alive(index)).sum())
         if gone:
             raise KeyDestroyed(
                 f"{gone} of {len(numbers)} keys asked for were destroyed in {self.folder}: what they encrypted is "
                 "erased and can't be read again. Leave these samples out; a model that has to do without them goes on "
                 "from the version that was published before the erasure"
             )
-        return table.keys[numbers]
+        return pages.keys(index)
 
     def alive(self, numbers: Numbers) -> Mask:
         """Which of these keys there still are, `[len(numbers)]`."""
-        return self._alive(self._current().table, numbers)
+        index = np.asarray(numbers, np.int64)
+        return self._held(index).alive(index)
 
     def destroy(self, numbers: Numbers) -> Destruction:
         """Destroy keys and begin a new epoch; does nothing but count when all of them are gone already.
@@ -110,22 +116,44 @@ class LocalKeyStore:
         Raises DamagedStore for a number that was never given out. A key that is lost because somebody kills this is
         impossible, and so is a destroyed one that comes back, but for a backup of the folder (docs/security.md).
         """
-        with self._changing() as (state, commit):
-            alive = self._alive(state.table, numbers)
-            chosen = np.unique(np.asarray(numbers, np.int64)[alive])
+        with self._changing() as (table, commit):
+            index = self._known(len(table), np.asarray(numbers, np.int64))
+            chosen = np.unique(index[table.alive[index]])
             if len(chosen):
-                commit(state.table.without(chosen))
+                commit(table.without(chosen))
             already = len(np.unique(numbers)) - len(chosen)
             return Destruction(len(chosen), already, self._current().epoch)
 
-    def _alive(self, table: KeyTable, numbers: Numbers) -> Mask:
-        index = np.asarray(numbers, np.int64)
-        if len(index) and (index.min() < 0 or index.max() >= len(table)):
+    def _known(self, n: int, index: Numbers) -> Numbers:
+        if len(index) and (index.min() < 0 or index.max() >= n):
             raise DamagedStore(
-                f"{self.folder} has the keys 0 to {len(table) - 1}, not {index.min()} to {index.max()}: it is an older "
+                f"{self.folder} has the keys 0 to {n - 1}, not {index.min()} to {index.max()}: it is an older "
                 "copy of the key store. Restore its newest backup"
             )
-        return table.alive[index]
+        return index
+
+    def _held(self, numbers: Numbers | None) -> KeyPages:
+        """The current keys, the pages of these numbers (None: all) in memory; raises DamagedStore."""
+        for _ in range(_TRIES):
+            state = self._current()
+            if numbers is not None:
+                self._known(len(state.pages), numbers)
+            with self._opened() as folder:
+                if self._load(folder, state, numbers):
+                    return state.pages
+        raise self._busy()
+
+    def _load(self, folder: int, state: _State, numbers: Numbers | None) -> bool:
+        """Read what is missing; False where another process's change has overtaken it. Raises DamagedStore."""
+        if not len(pages := state.pages.missing(numbers)):
+            return True
+        try:
+            state.pages.load(pages, partial(files.read_parts, folder, epoch_files(state.epoch)[1]))
+        except (ValueError, FileNotFoundError) as error:
+            if files.read(folder, POINTER) == state.pointer:
+                raise self._unreadable(error) from error
+            return False
+        return True
 
     def _current(self) -> _State:
         """The state on disk, read again when another process has changed it."""
@@ -145,22 +173,24 @@ class LocalKeyStore:
                     files.wipe(folder, left_over(folder, self._read(folder).files))
 
     @contextmanager
-    def _changing(self) -> Iterator[tuple[_State, Callable[[KeyTable], None]]]:
-        """Hold the lock; the state as it is now, and what puts another table in its place."""
+    def _changing(self) -> Iterator[tuple[KeyTable, Callable[[KeyTable], None]]]:
+        """Hold the lock; all keys as they are now, and what puts another table in their place."""
         self._current()
         with self._opened() as folder, files.locked(folder, wait=True):
             state = self._state = self._read(folder)
             files.wipe(folder, left_over(folder, state.files))
-            yield state, lambda table: self._swap(folder, state, table)
+            if not self._load(folder, state, None):
+                raise self._busy()  # somebody changes it without the lock
+            yield state.pages.table, lambda table: self._swap(folder, state, table)
 
     def _swap(self, folder: int, old: _State, table: KeyTable) -> None:
         epoch, epoch_key = old.epoch + 1, secrets.token_bytes(KEY_BYTES)
         key_file, table_file = epoch_files(epoch)
         files.write(folder, key_file, epoch_key)
-        files.write(folder, table_file, table.wrapped(epoch_key, _label(old.store_id, epoch)))
+        files.write(folder, table_file, b"".join(wrapped(table, epoch_key, _label(FORMAT, old.store_id, epoch))))
         pointer = _pointer(old.store_id, epoch)
         files.write(folder, POINTER, pointer)
-        self._state = _State(pointer, old.store_id, epoch, table)
+        self._state = _State(pointer, old.store_id, epoch, pages_in_memory(table))
         files.wipe(folder, left_over(folder, self._state.files))
 
     @contextmanager
@@ -198,23 +228,34 @@ class LocalKeyStore:
         for _ in range(_TRIES):
             pointer = files.read(folder, POINTER)
             try:
-                return self._read_epoch(folder, pointer)
+                return _read_epoch(folder, pointer)
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
                 if files.read(folder, POINTER) == pointer:
-                    raise DamagedStore(
-                        f"{self.folder}: the key store can't be read: {error}. Restore it from its backup"
-                    ) from error
-        raise StoreError(f"{self.folder} is being changed all the time: try again")
+                    raise self._unreadable(error) from error
+        raise self._busy()
 
-    def _read_epoch(self, folder: int, pointer: bytes) -> _State:
-        said: dict[str, Any] = json.loads(pointer)
-        if said["format"] != FORMAT:
-            raise ValueError(f"its format is {said['format']}, this version reads {FORMAT}")
-        store_id, epoch = str(said["store_id"]), int(said["epoch"])
-        if epoch == 0:
-            return _State(pointer, store_id, epoch, empty_table())
-        key, table = (files.read(folder, name) for name in epoch_files(epoch))
-        return _State(pointer, store_id, epoch, unwrapped(table, key, _label(store_id, epoch)))
+    def _unreadable(self, error: Exception) -> DamagedStore:
+        return DamagedStore(f"{self.folder}: the key store can't be read: {error}. Restore it from its backup")
+
+    def _busy(self) -> StoreError:
+        return StoreError(f"{self.folder} is being changed all the time: try again")
+
+
+def _read_epoch(folder: int, pointer: bytes) -> _State:
+    """A store's state without its pages; of format 1 with all keys, which lie in one block."""
+    said: dict[str, Any] = json.loads(pointer)
+    kind, store_id, epoch = said["format"], str(said["store_id"]), int(said["epoch"])
+    if kind not in (FORMAT, WHOLE):
+        raise ValueError(f"its format is {kind}, this version reads {WHOLE} and {FORMAT}")
+    if epoch == 0:
+        return _State(pointer, store_id, epoch, pages_in_memory(empty_table()))
+    key_file, table_file = epoch_files(epoch)
+    key, label = files.read(folder, key_file), _label(kind, store_id, epoch)
+    if kind == WHOLE:
+        table = unwrapped_whole(files.read(folder, table_file), key, label)
+        return _State(pointer, store_id, epoch, pages_in_memory(table))
+    (head,), size = files.read_parts(folder, table_file, [(0, HEAD_BYTES)]), files.size(folder, table_file)
+    return _State(pointer, store_id, epoch, sealed_pages(key, label, head, size))
 
 
 def epoch_files(epoch: int) -> tuple[str, ...]:
@@ -232,5 +273,5 @@ def _pointer(store_id: str, epoch: int) -> bytes:
     return (json.dumps({"format": FORMAT, "store_id": store_id, "epoch": epoch}) + "\n").encode()
 
 
-def _label(store_id: str, epoch: int) -> bytes:
-    return f"amnesiac keys {FORMAT}|{store_id}|{epoch}".encode()
+def _label(kind: int, store_id: str, epoch: int) -> bytes:
+    return f"amnesiac keys {kind}|{store_id}|{epoch}".encode()

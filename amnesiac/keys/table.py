@@ -1,4 +1,4 @@
-"""All keys of a store in memory, and as they lie on disk: wrapped (AES-256-GCM) by the epoch key."""
+"""All keys of a store in memory: what names are looked up in, and what a change makes another one of."""
 
 import hmac
 import secrets
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from amnesiac.keys.store import KEY_BYTES, Keys, Mask, Numbers
 
 NAME_BYTES = 16
+ALTERED = "it was altered, or belongs to another store or epoch"
 _NONCE_BYTES = 12
 _HEAD = KEY_BYTES
 
@@ -55,13 +56,6 @@ class KeyTable:
         alive[numbers] = False
         return KeyTable(self.secret, alive, self.names * alive[:, None], self.keys * alive[:, None])
 
-    def wrapped(self, epoch_key: bytes, label: bytes) -> bytes:
-        """The whole table, encrypted, for a file; `label` says which store and epoch it is."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        parts = (self.alive.astype(np.uint8), self.names, self.keys)
-        content = self.secret + b"".join(part.tobytes() for part in parts)
-        return nonce + AESGCM(epoch_key).encrypt(nonce, content, label)
-
     @cached_property
     def _number_of(self) -> dict[bytes, int]:
         return {self.names[number].tobytes(): number for number in np.flatnonzero(self.alive).tolist()}
@@ -73,12 +67,15 @@ def empty_table() -> KeyTable:
     return KeyTable(secrets.token_bytes(KEY_BYTES), none, np.zeros((0, NAME_BYTES), np.uint8), _rows(b"", KEY_BYTES))
 
 
-def unwrapped(content: bytes, epoch_key: bytes, label: bytes) -> KeyTable:
-    """The inverse of `KeyTable.wrapped`; raises ValueError when the file was altered or belongs elsewhere."""
+def unwrapped_whole(content: bytes, epoch_key: bytes, label: bytes) -> KeyTable:
+    """A table of format 1: all of it one block, AES-256-GCM by the epoch key; such stores are read, not written.
+
+    Raises ValueError when the file was altered or belongs elsewhere.
+    """
     try:
         clear = AESGCM(epoch_key).decrypt(content[:_NONCE_BYTES], content[_NONCE_BYTES:], label)
     except (InvalidTag, ValueError) as error:
-        raise ValueError("it was altered, or belongs to another store or epoch") from error
+        raise ValueError(ALTERED) from error
     n = (len(clear) - _HEAD) // (1 + NAME_BYTES + KEY_BYTES)
     names = _HEAD + n
     keys = names + n * NAME_BYTES

@@ -1,5 +1,7 @@
 """Rows read from shards directly: what zarr reads from the same files, and errors where they were altered."""
 
+import struct
+
 import numpy as np
 import pytest
 import zarr
@@ -61,6 +63,47 @@ def test_a_shard_that_was_altered_or_cut_is_refused(tmp_path, damage, said):
     with pytest.raises(ValueError, match=f"c/1/0.*{said}"):
         found.read(np.array([9]))
     assert found.read(np.array([0, 20])).all()
+
+
+@pytest.fixture
+def long(tmp_path):
+    """A shard of so many rows that one or two are found by their own entries; where the index begins in its file."""
+    rows = np.random.default_rng(1).integers(1, 256, (600, WIDTH), np.uint8)
+    create_array(zarr.open_group(tmp_path, mode="w", zarr_format=3), "rows", rows.shape, 600, {})
+    local_array(tmp_path / "rows").write(rows).result()
+    return rows, tmp_path / "rows/c/0/0", 600 * WIDTH
+
+
+@pytest.mark.parametrize("index", [[0], [599], [300, 7], [7, 7]])
+def test_few_rows_of_a_long_shard_are_found_by_their_own_entries(long, tmp_path, index):
+    rows, shard, begin = long
+    content = bytearray(shard.read_bytes())
+    content[begin + 16 * 100] ^= 1  # the entry of another row: the sum of the index is wrong, and isn't looked at
+    shard.write_bytes(content)
+    found = ShardedRows(tmp_path / "rows")
+    np.testing.assert_array_equal(found.read(np.array(index)), rows[index])
+    with pytest.raises(ValueError, match="its index was altered"):
+        found.read(np.arange(9))
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [((-3, WIDTH), "aren't 1 rows of 7 bytes"), ((0, WIDTH + 1), "aren't 1 rows of 7"),
+     ((2**63 - 1, WIDTH), "is cut short"), ((600 * (WIDTH + 16), WIDTH), "is cut short")],
+)  # fmt: skip
+def test_an_altered_entry_of_a_long_shard_is_refused(long, tmp_path, entry, said):
+    _, shard, begin = long
+    content = bytearray(shard.read_bytes())
+    content[begin + 16 * 5 : begin + 16 * 6] = struct.pack("<qq", *entry)
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=f"c/0/0.*{said}"):
+        ShardedRows(tmp_path / "rows").read(np.array([5]))
+
+
+def test_a_long_shard_that_is_cut_to_nothing_is_refused(long, tmp_path):
+    long[1].write_bytes(b"")
+    with pytest.raises(ValueError, match="c/0/0 is cut short"):
+        ShardedRows(tmp_path / "rows").read(np.array([5]))
 
 
 def test_only_whole_rows_of_plain_bytes_are_read(tmp_path):

@@ -79,7 +79,7 @@ def test_altered_checksums(project, version):
 def test_digests_of_checksums_that_were_altered(project, version):
     path = project.ledger / "rows.zarr/settled.tags/zarr.json"
     said = json.loads(path.read_text())
-    said["attributes"]["pages"][0] = "0" * 64
+    said["attributes"]["groups"][0] = "0" * 64
     path.write_text(json.dumps(said))
     assert "the checksums of 'settled' aren't those of the manifest" in project.verify(version).problems[0]
 
