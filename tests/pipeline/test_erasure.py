@@ -22,6 +22,7 @@ from amnesiac.receipts import Chain, verify_chain
 from amnesiac.requests import Batches, Journal
 from flows.cli import app
 from tasks.restoring import Restored, file_restored
+from tasks.trials import TrialPlan, plan_trials, try_deletion
 from tests.pipeline.conftest import Cycled
 from tests.pipeline.project import Project, create, finish, run
 from tests.pipeline.test_verification import SETTLED
@@ -165,6 +166,19 @@ def test_the_next_batch_has_the_bits_that_it_has_without_erasure(erasures: Erasu
     metrics = json.loads((erasures.project.data / "metrics.json").read_text())
     assert metrics["samples"]["forget"] == 1, "whoever was erased before can't be measured"
     assert metrics["original"]["kl_test"] >= 0.0, "of the version that was published before"
+
+
+def test_trials_go_on_from_what_is_published_once_the_trained_model_is_withdrawn(
+    erasures: Erasures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for project in (erasures.project, erasures.kept):
+        monkeypatch.setenv("AMNESIAC_PROJECT", str(project.root))
+        [trial] = plan_trials.fn(TrialPlan(random=1, share=0.1))
+        rows.append(try_deletion.fn(trial))
+    ours, theirs = ({name: row[name] for name in row if "forget" in name} for row in rows)  # test samples were erased
+    assert rows[0]["samples"] == 8 and ours["kl_forget_unlearned"] > 0
+    assert ours == theirs, "nobody who was forgotten is drawn, whether erased or not"
 
 
 def restored(erasures: Erasures, root: Path) -> Project:
