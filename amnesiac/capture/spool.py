@@ -161,6 +161,18 @@ class Spool:
         self._files["visits.bin"].write(self.layout.encode(rows).data)
         self.visits += len(rows)
 
+    def drop_visits(self, step: int) -> None:
+        """Take back the visits of a step that wasn't closed: those at the end of the files."""
+        self._files["visits.idx"].flush()
+        index = _map(self.folder / "visits.idx", np.int64, 3, "r")
+        kept = int(np.searchsorted(index[:, 1], step))  # steps only grow
+        if self.layout is None or kept == len(index):
+            return
+        self.visits -= int((index[kept:, 2] >= 0).sum())
+        for name, size in (("visits.idx", 24 * kept), ("visits.bin", self.visits * self.layout.row_bytes)):
+            self._files[name].flush()
+            os.truncate(self.folder / name, size)
+
     def append_step(self, step: Step, preconditioner: Tensor | None, updates: Sequence[Tensor]) -> None:
         """Close an optimiser step."""
         self._files["steps.bin"].write(np.array([step.lr, step.clip, step.count], np.float64).tobytes())
