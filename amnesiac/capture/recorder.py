@@ -178,8 +178,8 @@ class Recorder:
             )
         if self._infinite:
             raise InputError(
-                "the first mini-batch's gradients aren't finite, and a step is taken with them: lower the learning rate "
-                "or the loss scale, or step through torch.amp.GradScaler, which leaves such steps out"
+                "the first mini-batch's gradients aren't finite, and a step is taken with them: lower the learning "
+                "rate or the loss scale, or step through torch.amp.GradScaler, which leaves such steps out"
             )
         flat = self._flat() if self._updates and self._keeps_steps else None
         self._open = (read_lr(self.optimizer), self._factor(), flat)
