@@ -22,9 +22,9 @@ class PinnedCopies:
         values = values.contiguous()
         if not values.is_cuda:
             return values.cpu()
-        host, event = self.place(values), torch.cuda.Event()
+        host, event = self.place(values), torch.cuda.Event()  # type: ignore[no-untyped-call]
         with torch.cuda.device(values.device):
-            self._stream = self._stream or torch.cuda.Stream(values.device)
+            self._stream = self._stream or torch.cuda.Stream(values.device)  # type: ignore[no-untyped-call]
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 host.copy_(values, non_blocking=True)
