@@ -24,7 +24,7 @@ SourceName = Literal[
 ]
 MethodName = Literal["settled", "per-sample-delta", "per-sample-subset", "amnesiac-batch", "layerwise-partial"]
 
-_ONE_PART_ONE_PROCESS = (("micro_batch", None), ("processes", 1))
+_UNLESS_SET = (("micro_batch", None), ("processes", 1), ("precision", "float32"))
 
 
 class DataSettings(Settings):
@@ -120,6 +120,9 @@ class TrainingSettings(Settings):
     processes: Annotated[int, Field(gt=0)] = Field(
         1, description="that train together, each on its slice of every mini-batch; part of the result, as threads are"
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: the forward pass under autocast; weights, gradients, rows stay float32"
+    )
 
     @model_validator(mode="after")
     def _work_for_every_process(self) -> "TrainingSettings":
@@ -140,7 +143,7 @@ class TrainingSettings(Settings):
         their id.
         """
         found = self.model_dump(mode="json")
-        return {key: value for key, value in found.items() if (key, value) not in _ONE_PART_ONE_PROCESS}
+        return {key: value for key, value in found.items() if (key, value) not in _UNLESS_SET}
 
 
 class CurvatureSettings(Settings):

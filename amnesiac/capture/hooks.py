@@ -131,12 +131,15 @@ def shares(name: str, layer: nn.Module, calls: Calls) -> LayerGradient:
             "its shares were computed. Don't write into the model's tensors in the training loop, or clone that input"
         )
     rule = rule_for(layer)
-    return only_trainable(layer, _summed([rule(layer, widened(call.x), widened(call.b)) for call in calls]))
+    return only_trainable(layer, _summed([rule(layer, *widened(layer, call)) for call in calls]))
 
 
-def widened(values: Tensor) -> Tensor:
-    """Half-precision numbers (autocast) in float32; anything else as it is."""
-    return values.float() if values.dtype in HALF else values
+def widened(layer: nn.Module, call: Call) -> tuple[Tensor, Tensor]:
+    """Input and output gradient, in float32 where autocast made them half; a linear map's input as rounded by it."""
+    x, b = call.x, call.b
+    if b.dtype in HALF and isinstance(layer, nn.Linear | nn.Conv2d):
+        x = x.to(b.dtype)
+    return (x.float() if x.dtype in HALF else x), (b.float() if b.dtype in HALF else b)
 
 
 def tapped_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -85,9 +85,12 @@ class Recorder:
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
+        self._smallest = min((p for _, p in self._parameters), key=torch.numel)
         self._norm: Tensor | None = None
+        self._seen: Tensor | None = None
         self._recorded: list[tuple[int, int]] | None = None
         self._open: tuple[float, float, Tensor | None] | None = None
+        self._unstepped = self._infinite = False
 
     @contextmanager
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64] | Tensor) -> Iterator[None]:
@@ -100,12 +103,14 @@ class Recorder:
             raise InputError(
                 f"rows reach from {samples.min()} to {samples.max()}, and there are {self._samples} samples"
             )
+        self._go_on()
         before = None if self.spool.layout else [_gradient(p).clone() for _, p in self._parameters]
         self._tap.start()
         yield
         calls = self._tap.calls()
         if before is not None:
             self._begin(calls, before, len(samples))
+        self._unstepped = True
         self._writer.visits(self._visits(samples, calls))
         self.summed()
 
@@ -114,14 +119,17 @@ class Recorder:
         other processes have been added.
         """
         self._norm, self._recorded = self._gradient_norm() if self._clipping else None, self._versions()
+        self._seen = _gradient(self._smallest).clone() if self._clipping else None
 
     def sync(self) -> dict[str, int]:
         """Make everything recorded durable; the spool's file sizes to go on from."""
+        self._leave_skipped()
         self._writer.drain()
         return self.spool.sync()
 
     def when_written(self, action: Callable[[dict[str, int]], object]) -> None:
         """Once everything so far is durable, do `action(file sizes to go on from)`; training needn't wait for it."""
+        self._leave_skipped()
         self._writer.then(lambda: action(self.spool.sync()))
 
     def close(self) -> None:
@@ -130,17 +138,26 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         try:
-            self._writer.close()
+            if self._unstepped:
+                self._leave_out()
         finally:
-            self.spool.close()
+            try:
+                self._writer.close()
+            finally:
+                self.spool.close()
 
     @torch.no_grad()
     def _begin(self, calls: Mapping[str, Calls], before: list[Tensor], n: int) -> None:
-        """First mini-batch: check the capture, then fix the row layout."""
+        """First mini-batch: check the capture, then fix the row layout; later where its gradients aren't finite, as
+        those of a loss scale that is still too large.
+        """
         gradients = {name: shares(name, layer, calls[name]) for name, layer in self._tap.layers.items()}
         blocks = tuple(plan_block(k, self._tap.layers[k], g, self._rank) for k, g in gradients.items())
         names = [name for name, _ in self._parameters]
         change = {k: _gradient(p) - b for k, (_, p), b in zip(names, self._parameters, before, strict=True)}
+        self._infinite = not all(bool(values.isfinite().all()) for values in change.values())
+        if self._infinite:
+            return
         for block in blocks:
             tolerance = LOW_PRECISION if any(call.low for call in calls[block.layer]) else 1e-3
             check_layer(block, self._tap.layers[block.layer], gradients[block.layer], change, n, tolerance)
@@ -159,6 +176,11 @@ class Recorder:
             raise InputError(
                 "optimizer.step() without a recorded mini-batch: run the backward pass inside recorder.batch(rows)"
             )
+        if self._infinite:
+            raise InputError(
+                "the first mini-batch's gradients aren't finite, and a step is taken with them: lower the learning "
+                "rate or the loss scale, or step through torch.amp.GradScaler, which leaves such steps out"
+            )
         flat = self._flat() if self._updates and self._keeps_steps else None
         self._open = (read_lr(self.optimizer), self._factor(), flat)
 
@@ -172,11 +194,33 @@ class Recorder:
         updates = [change[torch.from_numpy(kept)] for kept in self._coordinates.values() if change is not None]
         self._writer.step(Step(lr, clip, step_count(self.optimizer, parameters[0])), scaling, updates)
         self._norm = self._recorded = self._open = None
-        self._step += 1
+        self._step, self._unstepped = self._step + 1, False
+
+    def _go_on(self) -> None:
+        """Before a mini-batch: it is added to the former ones of this step, or those were left out and zeroed."""
+        if not (self._unstepped and self._changed()):
+            return
+        if any(p.grad is not None and bool(p.grad.any()) for _, p in self._parameters):
+            raise InputError(
+                "gradients were changed between two recorded mini-batches of a step: scale or clip them once, after "
+                "the last; or set them to zero first (optimizer.zero_grad()) where the step was left out"
+            )
+        self._leave_out()
+
+    def _leave_skipped(self) -> None:
+        """GradScaler takes no step where unscaled gradients aren't finite: neither does the spool."""
+        if self._unstepped and (self._changed() or not self._finite()):
+            self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Mini-batches since the last step have no share in the weights."""
+        self._writer.leave_out(self._step)
+        self._unstepped = self._infinite = False
+        self._norm = self._recorded = None
 
     def _factor(self) -> float:
         """The factor by which the gradients were scaled since the backward pass."""
-        if self._versions() == self._recorded:
+        if not self._changed():
             return 1.0
         if self._norm is None:
             raise InputError("gradients were changed before the step: make the recorder with clipping=True")
@@ -185,6 +229,17 @@ class Recorder:
     def _versions(self) -> list[tuple[int, int]]:
         """Tell whether somebody has changed a gradient, without reading it."""
         return [(id(p.grad), 0 if p.grad is None else p.grad._version) for _, p in self._parameters]
+
+    def _changed(self) -> bool:
+        """Whether gradients were scaled or zeroed since the backward pass. GradScaler's unscaling leaves their versions
+        as they were: the smallest gradient is compared, where the loop may scale them.
+        """
+        if self._versions() != self._recorded:
+            return True
+        return self._seen is not None and not _same(self._seen, _gradient(self._smallest))
+
+    def _finite(self) -> bool:
+        return all(bool(_gradient(p).isfinite().all()) for _, p in self._parameters)
 
     def _flat(self) -> Tensor:
         return torch.cat([p.detach().flatten() for _, p in self._parameters])
@@ -226,6 +281,10 @@ def _by_parameter(block: Block, gradient: LayerGradient) -> dict[str, Tensor]:
     if len(block.parameters) == 1:
         return {block.parameters[0]: matrix}
     return {block.parameters[0]: matrix[:, :, :-1], block.parameters[1]: matrix[:, :, -1]}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

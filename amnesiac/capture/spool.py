@@ -30,6 +30,7 @@ from torch import Tensor
 
 from amnesiac.capture.attribution import Rule, Step
 from amnesiac.capture.blocks import Block, offsets
+from amnesiac.capture.copies import PinnedCopies
 from amnesiac.capture.joined import JoinedRows, joined_index, process_folders
 from amnesiac.durable import write_json
 from amnesiac.errors import DamagedStore, UnsealedStore
@@ -79,15 +80,13 @@ class Layout:
                 cuts += [slice(place.start, middle), slice(middle, place.stop)]
         return cuts
 
-    def encode(self, rows: Tensor) -> npt.NDArray[np.uint8]:
-        """Rows `[n, size]` to bytes `[n, row_bytes]`."""
+    def encode(self, rows: Tensor) -> Tensor:
+        """Rows `[n, size]` to bytes `[n, row_bytes]`, where the rows lie."""
         if self.dtype != "float16":
-            values = np.ascontiguousarray(rows.to(getattr(torch, self.dtype)).cpu().numpy())
-            return values.view(np.uint8)
+            return rows.to(getattr(torch, self.dtype)).contiguous().view(torch.uint8)
         scales = torch.stack([rows[:, p].abs().amax(1) for p in self.pieces()], 1).float()
         scaled = torch.cat([rows[:, p] / safe(scales[:, k : k + 1]) for k, p in enumerate(self.pieces())], 1)
-        halves = scaled.half().cpu().numpy().view(np.uint8)
-        return np.concatenate([scales.cpu().numpy().view(np.uint8), halves], 1)
+        return torch.cat([scales.view(torch.uint8), scaled.half().view(torch.uint8)], 1)
 
     def decode(self, stored: npt.NDArray[np.uint8]) -> Tensor:
         """The inverse of `encode`, as float32 (float64 where stored so)."""
@@ -135,7 +134,7 @@ class Spool:
 
     def __init__(self, folder: Path, sizes: Mapping[str, int] | None = None) -> None:
         """Start afresh, or go on at the file `sizes` that `sync` returned."""
-        self.folder, self.layout = folder, None
+        self.folder, self.layout, self._copies = folder, None, PinnedCopies()
         if sizes is None:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,16 +157,28 @@ class Spool:
         slots = np.full(len(captured), -1, np.int64)
         slots[captured] = np.arange(self.visits, self.visits + len(rows))
         self._files["visits.idx"].write(np.stack([samples, steps, slots], 1).tobytes())
-        self._files["visits.bin"].write(self.layout.encode(rows).data)
+        self._files["visits.bin"].write(self._copies.to_host(self.layout.encode(rows)).numpy().data)
         self.visits += len(rows)
+
+    def drop_visits(self, step: int) -> None:
+        """Take back the visits of a step that wasn't closed: those at the end of the files."""
+        self._files["visits.idx"].flush()
+        index = _map(self.folder / "visits.idx", np.int64, 3, "r")
+        kept = int(np.searchsorted(index[:, 1], step))  # steps only grow
+        if self.layout is None or kept == len(index):
+            return
+        self.visits -= int((index[kept:, 2] >= 0).sum())
+        for name, size in (("visits.idx", 24 * kept), ("visits.bin", self.visits * self.layout.row_bytes)):
+            self._files[name].flush()
+            os.truncate(self.folder / name, size)
 
     def append_step(self, step: Step, preconditioner: Tensor | None, updates: Sequence[Tensor]) -> None:
         """Close an optimiser step."""
         self._files["steps.bin"].write(np.array([step.lr, step.clip, step.count], np.float64).tobytes())
         if preconditioner is not None:
-            self._files["preconditioners.bin"].write(preconditioner.float().cpu().numpy().tobytes())
+            self._files["preconditioners.bin"].write(self._copies.to_host(preconditioner.float()).numpy().data)
         for update in updates:
-            self._files["updates.bin"].write(update.float().cpu().numpy().tobytes())
+            self._files["updates.bin"].write(self._copies.to_host(update.float()).numpy().data)
         self.steps += 1
 
     def sync(self) -> dict[str, int]:

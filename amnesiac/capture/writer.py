@@ -63,6 +63,12 @@ class SpoolWriter:
         if self._held >= GROUP_BYTES or len(self._steps) >= GROUP_STEPS:
             self._hand_over()
 
+    def leave_out(self, step: int) -> None:
+        """Take back the mini-batches of a step that wasn't taken, also those that were handed over."""
+        self._visits = [visits for visits in self._visits if visits.step != step]
+        self._hand_over()
+        self._put(partial(self._spool.drop_visits, step))
+
     def then(self, action: Job) -> None:
         """Do `action` on the writing thread once everything so far is written; waits for the former action, so that
         training is never more than one checkpoint ahead of the disk.

@@ -161,10 +161,18 @@ def _backward(
     rows = torch.from_numpy(chosen)
     inputs = augment(loop.data.inputs[rows], draws[chosen]).to(loop.place)
     labels = loop.data.labels[rows].to(loop.place)
-    logits = model(inputs)
-    loss = F.cross_entropy(logits, labels, reduction="sum")
+    with _precision(loop):
+        logits = model(inputs)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
     (loss / scheduled).backward()  # type: ignore[no-untyped-call]
     return float(loss.detach()), int((logits.detach().argmax(1) == labels).sum())
+
+
+def _precision(loop: Loop) -> AbstractContextManager[object]:
+    """Autocast where the settings ask for it. bfloat16 has float32's range: no loss scale is needed."""
+    if loop.settings.precision == "float32":
+        return nullcontext()
+    return torch.autocast(loop.place.type, torch.bfloat16)
 
 
 def _seed_forward(loop: Loop, epoch: int, k: int) -> None:
