@@ -41,7 +41,7 @@ def audit(
 def _show(result: dict[str, Any], as_json: bool) -> None:
     from rich.table import Table
 
-    from flows.console import console, print_json
+    from flows.terminal import console, print_json
     from tasks.ensembles import audit_table
 
     if as_json:

@@ -1,4 +1,4 @@
-"""`amnesiac bench kappa|rows|seal|capture|unlearn|scaling`: figures of docs/methods.md and docs/performance.md."""
+"""`amnesiac bench kappa|rows|seal|capture|unlearn|scaling|start`: figures of methods.md and performance.md in docs."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +24,7 @@ SCALING = (
     "what", "variant", "samples", "parameters", "deleted", "ratio", "seconds", "cpu_seconds", "bytes", "files",
     "peak_mb", "n",
 )  # fmt: skip
+START = ("variant", "ratio", "seconds", "cpu_seconds", "n")
 SEAL = ("model", "variant", "ratio", "seconds", "low", "high", "bytes_per_sample", "peak_mb", "n")
 
 
@@ -154,6 +155,23 @@ def scaling_command(
     _print(SCALING, result["rows"], f"Seconds of the clock and of CPU, load {result['environment']['load']:.1f} before")
     slopes = [{"what": name} | own for name, own in result["exponents"].items()]
     _print(("what", "cpu_seconds", "seconds", "bytes", "files", "peak_mb"), slopes, "Exponents")
+    _print(("what", "measured", "target", "met"), result["targets"], "Targets")
+
+
+@bench.command("start")
+def start_command(
+    as_json: Json = False,
+    project: Annotated[Path, typer.Option(help="A project's folder; default: this one.")] = Path(),
+    rounds: Annotated[int, typer.Option(min=1, help="Medians are over these.")] = 10,
+) -> None:
+    """How long `amnesiac --help` and `amnesiac status` take. Example: [bold]amnesiac bench start --rounds 10[/]"""
+    with core_errors(), progress_of("start") as on_round:
+        from benchmarks.start import start_benchmark
+
+        result = start_benchmark(project, rounds, on_round)
+    if _as_json(result, as_json):
+        return
+    _print(START, result["rows"], "Seconds of the clock and of CPU")
     _print(("what", "measured", "target", "met"), result["targets"], "Targets")
 
 

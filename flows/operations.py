@@ -80,7 +80,7 @@ def status(as_json: Json = False) -> None:
     Exit code 1 if a request is overdue: one calendar month after receipt.
     """
     with ready(server=False):
-        from flows.console import print_status
+        from flows.standing import print_status
         from tasks.status import status as read_status
 
         found = read_status()
@@ -92,7 +92,7 @@ def status(as_json: Json = False) -> None:
 def history(as_json: Json = False) -> None:
     """Published versions with times, requests and drift; which is HEAD. Example: [bold]amnesiac history --json[/]"""
     with ready(server=False):
-        from flows.console import print_history
+        from flows.standing import print_history
         from tasks.status import history as read_history
 
         print_history(read_history(), as_json)

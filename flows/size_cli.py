@@ -81,7 +81,7 @@ def _numbers(text: str) -> list[float]:
 def _show(found: dict[str, Any], as_json: bool) -> None:
     from rich.table import Table
 
-    from flows.console import console, print_json
+    from flows.terminal import console, print_json
 
     if as_json:
         print_json(found)

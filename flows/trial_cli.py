@@ -32,7 +32,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
     from rich.table import Table
 
     from amnesiac.evaluation import trials_table
-    from flows.console import console, print_json
+    from flows.terminal import console, print_json
     from tasks.catalog import catalog
 
     if as_json:

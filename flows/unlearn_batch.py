@@ -9,7 +9,7 @@ from flows.evaluate_unlearning import evaluate_unlearning
 from tasks.archiving import archive_reports, batch_links
 from tasks.clearing import purge_copies
 from tasks.deletion import subtract
-from tasks.erasing import destroy_keys, due_batches
+from tasks.erasing import destroy_keys
 from tasks.naming import unlearn_name
 from tasks.notification import tell_of_crash, tell_of_failure, watch_deadlines
 from tasks.publishing import (
@@ -25,6 +25,7 @@ from tasks.publishing import (
 )
 from tasks.receipting import issue_receipts, redact_receipted
 from tasks.reporting import show_batch
+from tasks.resting import due_batches
 from tasks.scanning import scan_for_residues
 from tasks.stages import is_stale, stage, writing
 

@@ -24,8 +24,8 @@ def deploy(pool_type: PoolType = "process", as_json: Json = False) -> None:
     with ready(server=False):
         import asyncio
 
-        from flows.console import print_json
         from flows.deploying import deploy_project
+        from flows.terminal import print_json
         from tasks.catalog import catalog
         from tasks.prefect_server import connected, needed_server
 

@@ -3,19 +3,22 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from amnesiac.data import PreparedDataset, open_dataset
 from amnesiac.errors import SettingsError, StoreError
 from amnesiac.hashing import hash_file
 from amnesiac.keys import LocalKeyStore
-from amnesiac.ledger import SealedLedger, open_ledger
-from amnesiac.models import StateDict, load_weights
 from amnesiac.publication import Head, VersionStore, read_head, read_withdrawn
 from amnesiac.publication.version import MODEL
 from amnesiac.requests import Batches, Journal, State
 from amnesiac.settings import Params, load_params
 from amnesiac.storage import Storage, open_storage
-from amnesiac.training import RunSpec
+
+if TYPE_CHECKING:  # what takes torch is imported by who asks for it: `amnesiac status` doesn't
+    from amnesiac.data import PreparedDataset
+    from amnesiac.ledger import SealedLedger
+    from amnesiac.models import StateDict
+    from amnesiac.training import RunSpec
 
 # The state in which a deletion batch is finished: the last one that flows/unlearn_batch.py carries it to
 LAST_STATE: State = "RECEIPTED"
@@ -172,8 +175,10 @@ class Catalog:
                         "`amnesiac cycle`"
                     )
 
-    def dataset(self) -> PreparedDataset:
+    def dataset(self) -> "PreparedDataset":
         """The prepared data; raises StoreError."""
+        from amnesiac.data import open_dataset
+
         return open_dataset(self.prepared, self.key_store())
 
     def key_store(self, *, create: bool = False) -> LocalKeyStore:
@@ -201,13 +206,17 @@ class Catalog:
         url = self.params().storage.url
         return open_storage(url) if url else None
 
-    def run_spec(self) -> RunSpec:
+    def run_spec(self) -> "RunSpec":
         """What decides the original run."""
+        from amnesiac.training import RunSpec
+
         params = self.params()
         return RunSpec(params.seed, params.model, params.training, self.dataset().content_hash)
 
-    def trained(self) -> StateDict | None:
+    def trained(self) -> "StateDict | None":
         """The trained model's weights; None where they are withdrawn. Raises DamagedStore."""
+        from amnesiac.models import load_weights
+
         return None if read_withdrawn(self.model) else load_weights(self.model / MODEL)
 
     def trained_file_sha256(self) -> str:
@@ -217,8 +226,10 @@ class Catalog:
             raise StoreError(f"{path} doesn't exist: run `dvc checkout`")
         return hash_file(path)
 
-    def open_ledger(self, weights_sha256: str) -> SealedLedger:
+    def open_ledger(self, weights_sha256: str) -> "SealedLedger":
         """The sealed ledger, checked against the settings and the trained weights' content hash."""
+        from amnesiac.ledger import open_ledger
+
         run_id = self.run_spec().run_id(self.params().capture)
         return open_ledger(self.ledger, run_id=run_id, weights_sha256=weights_sha256, keys=self.key_store())
 

@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ from prefect.cache_policies import NO_CACHE
 from amnesiac.erasure import Tombstones, marks
 from amnesiac.errors import SpecMismatch, StoreError
 from amnesiac.ledger import SealedLedger, open_ledger
-from amnesiac.ledger.manifest import read_manifest
-from amnesiac.publication import Head, read_withdrawn
+from amnesiac.publication import read_withdrawn
 from amnesiac.publication.version import MODEL
 from amnesiac.requests import DeletionBatch, DeletionRequest, named_rows, value_hmac
 from tasks.catalog import catalog
 from tasks.opaque import opaque
 from tasks.publishing import reach
+from tasks.resting import head_of_batch
 
 MARKED = 32  # samples, and keys of samples and steps
 Mask = npt.NDArray[np.bool_]
@@ -56,30 +55,6 @@ class Erased:
     clean: tuple[str, ...] | None = None
     marks: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)
     marks_key: str = ""
-
-
-def resting(batch: DeletionBatch) -> str | None:
-    """Why a published batch isn't erased yet; None when it is its turn."""
-    if batch.reached("KEYS_DESTROYED"):
-        return None
-    if (until := grace_ends(batch)) > datetime.now(UTC):
-        return f"it can be rolled back until {until:%Y-%m-%dT%H:%M:%SZ}"
-    if not _of_this_run():
-        return "data, settings or ledger are of another run than what is published: publish this run first"
-    return None
-
-
-def grace_ends(batch: DeletionBatch) -> datetime:
-    """When a published batch's keys may be destroyed: at once where it erases again who came back from a backup."""
-    published = next(event.at for event in reversed(batch.events) if event.state == "PUBLISHED")
-    days = 0.0 if batch.facts("PLANNED").get("restored") else catalog().params().erasure.grace_days
-    return datetime.fromisoformat(published) + timedelta(days=days)
-
-
-def due_batches() -> tuple[DeletionBatch, ...]:
-    """Published batches that are to be erased now, the oldest first."""
-    published = [batch for batch in catalog().batches().unfinished() if batch.reached("PUBLISHED")]
-    return tuple(batch for batch in published if resting(batch) is None)
 
 
 @task(name="destroy keys", cache_policy=NO_CACHE, persist_result=False)
@@ -173,7 +148,7 @@ _COLUMN = {"samples": "sample_id", "random": "sample_id", "subject": "subject_id
 
 
 def _refuse_unforgotten(positions: Sequence[int]) -> None:
-    head = _head()
+    head = head_of_batch()
     left = set(positions) - set(catalog().store().read(head.version).positions())
     if left:
         raise SpecMismatch(
@@ -218,20 +193,3 @@ def _weights_before(batch: DeletionBatch) -> str:
         return str(at.store().read(before).files[MODEL])
     withdrawn = read_withdrawn(at.model)
     return withdrawn.file_sha256 if withdrawn else at.trained_file_sha256()
-
-
-def _of_this_run() -> bool:
-    """Whether prepared data, settings and ledger are of the run that is published."""
-    at, head = catalog(), _head()
-    try:
-        ours = at.run_spec().run_id(at.params().capture)
-        return ours == head.run_id == read_manifest(at.ledger).run_id
-    except StoreError:
-        return False
-
-
-def _head() -> Head:
-    head = catalog().head()
-    if head is None:
-        raise SpecMismatch("a batch is published, and there is no HEAD: restore pipeline_data/published from a backup")
-    return head

@@ -22,10 +22,10 @@ from prefect.flows import Flow
 from pydantic import Field
 
 from amnesiac.errors import AmnesiacError
-from amnesiac.requests import Deadline, deadlines
-from tasks.catalog import LAST_STATE, catalog
+from amnesiac.requests import Deadline
+from tasks.catalog import catalog
+from tasks.deadlines import current_deadlines
 from tasks.opaque import opaque
-from tasks.requesting import request_states
 
 DEADLINE = "amnesiac.deadline"
 """Prefect's event: requests are overdue or due soon."""
@@ -78,13 +78,6 @@ def project_resource() -> str:
 
 def _alarms() -> list[Deadline]:
     return [deadline for deadline in current_deadlines() if deadline.alarm in ("due soon", "overdue")]
-
-
-def current_deadlines() -> tuple[Deadline, ...]:
-    """The deadlines of all requests as of now."""
-    at = catalog()
-    days = at.params().recurrence.alarm_days
-    return deadlines(at.open_journal().requests(), request_states(), LAST_STATE, datetime.now(UTC), days)
 
 
 def notify(event: str, facts: Mapping[str, Any]) -> bool:

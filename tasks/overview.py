@@ -9,8 +9,8 @@ from amnesiac.receipts import Chain
 from amnesiac.requests import Deadline, DeletionBatch
 from tasks.archiving import archived_verdict
 from tasks.catalog import catalog
-from tasks.erasing import resting
-from tasks.notification import current_deadlines
+from tasks.deadlines import current_deadlines
+from tasks.resting import resting
 from tasks.status import history, status
 
 ANSWERED_SHOWN = 20

@@ -2,10 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import task
@@ -19,7 +18,7 @@ from amnesiac.errors import AmnesiacError
 from amnesiac.evaluation import judge
 from amnesiac.hashing import hash_file
 from amnesiac.publication import Head, Recovery, publish, read_staged, recover, roll_back
-from amnesiac.requests import DeletionBatch, DeletionRequest, ForgetSet, State, pending, read_pointer
+from amnesiac.requests import DeletionBatch, ForgetSet, State, pending, read_pointer
 from tasks.catalog import catalog
 from tasks.handing_in import file_handed_in
 from tasks.opaque import opaque
@@ -31,6 +30,7 @@ from tasks.requesting import (
     plan_requests,
     planned_requests,
     resolved,
+    waiting,
 )
 from tasks.restoring import came_back, refuse_unnamed
 from tasks.stages import is_stale, writing
@@ -104,15 +104,6 @@ def _missing(forget: ForgetSet) -> dict[str, Any]:
     count = sum(map(len, forget.not_held.values()))
     _log.warning("%d of the ids that %d requests name aren't held", count, len(forget.not_held))
     return {"not_held": opaque_ids(forget.not_held)}
-
-
-def waiting(new: Sequence[DeletionRequest]) -> bool:
-    """Whether a scheduled run leaves these pending requests for a later, larger batch."""
-    settings, now = catalog().params().recurrence, datetime.now(UTC)
-    if not 0 < len(new) < settings.minimum_requests:
-        return False
-    oldest = min(datetime.fromisoformat(request.received) for request in new)
-    return (now - oldest).total_seconds() < settings.maximum_wait_seconds
 
 
 def idle() -> RunState[Any]:

@@ -13,9 +13,10 @@ from amnesiac.requests.request import timestamp
 from tasks.archiving import archived_reports
 from tasks.catalog import catalog
 from tasks.clearing import purged
-from tasks.erasing import Erased, due_batches, erased_by, keys_destroyed
+from tasks.erasing import Erased, erased_by, keys_destroyed
 from tasks.opaque import opaque
 from tasks.publishing import reach
+from tasks.resting import due_batches
 from tasks.scanning import scanned
 from tasks.stages import writing
 

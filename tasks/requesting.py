@@ -1,7 +1,7 @@
 """Deletion requests: file them, tell which are pending, move the pointer that says what the next version covers."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from amnesiac.erasure import Tombstones
 from amnesiac.errors import SpecMismatch
@@ -108,6 +108,15 @@ def applied_requests() -> frozenset[str]:
 def pending_requests() -> tuple[DeletionRequest, ...]:
     """Requests that the published version doesn't cover yet."""
     return pending(catalog().open_journal().requests(), applied_requests())
+
+
+def waiting(new: Sequence[DeletionRequest]) -> bool:
+    """Whether a scheduled run leaves these pending requests for a later, larger batch."""
+    settings, now = catalog().params().recurrence, datetime.now(UTC)
+    if not 0 < len(new) < settings.minimum_requests:
+        return False
+    oldest = min(datetime.fromisoformat(request.received) for request in new)
+    return (now - oldest).total_seconds() < settings.maximum_wait_seconds
 
 
 def request_states() -> dict[str, State]:

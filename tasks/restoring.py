@@ -7,15 +7,17 @@ them; it is carried out like any other, at once, and its receipt says when.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from amnesiac.data import PreparedDataset
 from amnesiac.erasure import Tombstones
 from amnesiac.errors import SpecMismatch, StoreError
 from amnesiac.receipts import Chain
 from amnesiac.requests import DeletionRequest, RequestDraft
 from tasks.catalog import Catalog, catalog
 from tasks.stages import writing
+
+if TYPE_CHECKING:
+    from amnesiac.data import PreparedDataset
 
 REASON = "erased before, and back from a backup"
 
@@ -36,7 +38,7 @@ class Restored:
         return asdict(self)
 
 
-def came_back(at: Catalog, dataset: PreparedDataset | None = None) -> frozenset[str]:
+def came_back(at: Catalog, dataset: "PreparedDataset | None" = None) -> frozenset[str]:
     """Ids of samples that tombstones call erased, and whose keys are there all the same; `dataset` if it is open."""
     tombstones = Tombstones(at.tombstones)
     if not len(tombstones) or not at.prepared.exists() or _is_erasing(at):

@@ -7,11 +7,10 @@ from typing import Any
 from amnesiac.publication import Head
 from amnesiac.requests import DeletionBatch
 from tasks.catalog import LAST_STATE, catalog
-from tasks.erasing import resting
+from tasks.deadlines import current_deadlines
 from tasks.not_held import not_held_requests
-from tasks.notification import current_deadlines
-from tasks.publishing import waiting
-from tasks.requesting import pending_requests, request_states
+from tasks.requesting import pending_requests, request_states, waiting
+from tasks.resting import resting
 
 _SCHEDULE = ("cron", "interval_seconds", "minimum_requests", "maximum_wait_seconds")
 

@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from amnesiac.errors import DamagedStore
 from amnesiac.keys.encryption import seal_texts, unseal_texts
 from amnesiac.keys.store import KeyStore, Mask, Numbers
 from amnesiac.page_digests import RefusedRow
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ERASED_ID = re.compile(r"erased-\d+")
 
@@ -20,7 +22,7 @@ def erased_id(row: int) -> str:
     return f"erased-{row}"
 
 
-def erased_mask(index: pd.DataFrame) -> Mask:
+def erased_mask(index: "pd.DataFrame") -> Mask:
     """Which rows of a prepared data set's index are erased samples, bool `[n]`."""
     placeholders = "erased-" + index["row"].astype(str)
     return (index["sample_id"].astype(str) == placeholders).to_numpy(bool)

@@ -11,7 +11,6 @@ from typing import Any
 from amnesiac.durable import sweep, sync_folder, whole_folder, write_bytes, write_json
 from amnesiac.errors import DamagedStore, SpecMismatch
 from amnesiac.hashing import hash_file, hash_tensors
-from amnesiac.models import load_weights
 from amnesiac.publication.version import (
     CORRECTION,
     FORGOTTEN,
@@ -121,6 +120,8 @@ def read_staged(staged: Path) -> dict[str, Any]:
 def _sources(staged: Path) -> dict[str, Path]:
     """Which file of the candidate becomes which of the version; refuses weights that were altered since."""
     facts = read_staged(staged)
+    from amnesiac.models import load_weights  # torch takes a second to import, which who reads records doesn't wait for
+
     if not (staged / MODEL).exists() or hash_tensors(load_weights(staged / MODEL)) != facts["weights_sha256"]:
         raise DamagedStore(f"{staged / MODEL} is missing or was altered after it was staged: run `amnesiac unlearn`")
     names = {MODEL: facts["published"], MASTER: MASTER, FORGOTTEN: FORGOTTEN}

@@ -14,15 +14,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save
+from typing import TYPE_CHECKING, Any
 
 from amnesiac.durable import write_bytes
 from amnesiac.errors import DamagedStore, SpecMismatch
 from amnesiac.hashing import hash_file, hash_json
-from amnesiac.models import StateDict, load_weights
+
+if TYPE_CHECKING:
+    from amnesiac.models import StateDict
 
 FORMAT = 1
 RECORD, MODEL, SUBTRACTED = "record.json", "model.safetensors", "subtracted.safetensors"
@@ -57,17 +56,17 @@ class Version:
         for name in self.files:
             self._checked(name)
 
-    def weights(self) -> StateDict:
+    def weights(self) -> "StateDict":
         """The published weights; raises DamagedStore."""
-        return load_weights(self._checked(MODEL))
+        return _loaded(self._checked(MODEL))
 
-    def master(self) -> StateDict:
+    def master(self) -> "StateDict":
         """The weights after the subtraction, before rounding; raises DamagedStore."""
-        return load_weights(self._checked(MASTER))
+        return _loaded(self._checked(MASTER))
 
-    def correction(self) -> StateDict | None:
+    def correction(self) -> "StateDict | None":
         """The sum of the batches' corrections, None for nothing; raises DamagedStore."""
-        return load_weights(self._checked(CORRECTION)) if CORRECTION in self.files else None
+        return _loaded(self._checked(CORRECTION)) if CORRECTION in self.files else None
 
     def positions(self) -> tuple[int, ...]:
         """Sorted positions in the training split that are forgotten; raises DamagedStore."""
@@ -108,12 +107,21 @@ def record_id(facts: Mapping[str, Any], files: Mapping[str, str]) -> str:
 
 def write_positions(path: Path, positions: tuple[int, ...]) -> None:
     """Write positions in the training split."""
+    import torch
+    from safetensors.torch import save
+
     write_bytes(path, save({"positions": torch.tensor(positions, dtype=torch.int64)}))
 
 
 def read_positions(path: Path) -> tuple[int, ...]:
     """Positions as `write_positions` wrote them; raises DamagedStore."""
-    tensors = load_weights(path)
+    tensors = _loaded(path)
     if "positions" not in tensors:
         raise DamagedStore(f"{path} holds no positions: {REMEDY}")
     return tuple(tensors["positions"].tolist())
+
+
+def _loaded(path: Path) -> "StateDict":
+    from amnesiac.models import load_weights  # torch takes a second to import, which who reads records doesn't wait for
+
+    return load_weights(path)

@@ -9,12 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors.torch import save
-
 from amnesiac.durable import write_bytes, write_json
 from amnesiac.errors import DamagedStore
 from amnesiac.hashing import hash_file, hash_tensors
-from amnesiac.models import load_weights
 from amnesiac.publication.version import MODEL
 
 WITHDRAWN, BUFFERS = "withdrawn.json", "buffers.safetensors"
@@ -34,6 +31,10 @@ def withdraw(folder: Path, parameters: Collection[str]) -> Path:
 
     parameters: names of the tensors that training changed sample by sample
     """
+    from safetensors.torch import save
+
+    from amnesiac.models import load_weights  # torch takes a second to import, which who reads records doesn't wait for
+
     weights = folder / MODEL
     if weights.exists():
         tensors = load_weights(weights)

@@ -1,15 +1,18 @@
 """Random requests, for experiments: drawn once, when they are made."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from amnesiac.errors import RequestError
 from amnesiac.keys import erased_mask
 from amnesiac.requests.request import RequestDraft
 from amnesiac.seeding import numpy_generator
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def draw_random(
-    index: pd.DataFrame,
+    index: "pd.DataFrame",
     seed: int,
     *,
     count: int | None = None,

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from sqlalchemy import Connection, insert, select, update
 
 from amnesiac.errors import DamagedStore, RequestError, SpecMismatch, UnknownSample
@@ -21,6 +21,9 @@ from amnesiac.requests.places import open_database
 from amnesiac.requests.pointer import Pointer
 from amnesiac.requests.request import DeletionRequest, Kind, RequestDraft, timestamp
 from amnesiac.requests.resolution import refuse_unfit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Journal:
         self.database = open_database(folder, url)
 
     def file(
-        self, drafts: Sequence[RequestDraft], index: pd.DataFrame, *, forgotten: Sequence[int] = (),
+        self, drafts: Sequence[RequestDraft], index: "pd.DataFrame", *, forgotten: Sequence[int] = (),
         received: datetime | None = None,
     ) -> FilingResult:  # fmt: skip
         """Check all drafts against the data set's index, then append the new ones in one transaction.

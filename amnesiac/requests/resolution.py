@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from amnesiac.errors import DamagedStore, KeyDestroyed, RequestError, UnknownSample
 from amnesiac.operation import Unknown
 from amnesiac.requests.request import DeletionRequest, Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("row", "sample_id", "subject_id", "label", "class_name", "split")
 LISTED = 20
@@ -79,7 +81,7 @@ class _Selected:
 
 
 def resolve(
-    requests: Sequence[DeletionRequest], index: pd.DataFrame, *, gone: Gone = nothing_gone, redacted: bool = False,
+    requests: Sequence[DeletionRequest], index: "pd.DataFrame", *, gone: Gone = nothing_gone, redacted: bool = False,
     unknown: Unknown = "refuse",
 ) -> ForgetSet:  # fmt: skip
     """Look the requests up in a prepared data set's index.
@@ -111,20 +113,20 @@ def resolve(
     )
 
 
-def not_held(requests: Sequence[DeletionRequest], index: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+def not_held(requests: Sequence[DeletionRequest], index: "pd.DataFrame") -> dict[str, tuple[str, ...]]:
     """`ForgetSet.not_held` without refusing anything; redacted requests name nothing. Raises RequestError for a class
     that is ambiguous, DamagedStore when the index is malformed.
     """
     return _not_held(requests, _select(requests, index, _train_mask(index)))
 
 
-def named_rows(request: DeletionRequest, index: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def named_rows(request: DeletionRequest, index: "pd.DataFrame") -> npt.NDArray[np.bool_]:
     """Which rows of the index a request names, bool `[n]`, of all splits; none for a redacted one."""
     return _select([request], index, _train_mask(index)).rows
 
 
 def refuse_unfit(
-    new: Sequence[Selecting], journalled: Sequence[Selecting], index: pd.DataFrame, forgotten: Sequence[int] = ()
+    new: Sequence[Selecting], journalled: Sequence[Selecting], index: "pd.DataFrame", forgotten: Sequence[int] = ()
 ) -> None:
     """Raise what `resolve` would raise for the new requests, before they are journalled.
 
@@ -139,7 +141,7 @@ def refuse_unfit(
     _refuse_all(selected.rows | _select(journalled, index, train).rows | gone, train)
 
 
-def _train_mask(index: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def _train_mask(index: "pd.DataFrame") -> npt.NDArray[np.bool_]:
     """Bool [n]: rows of the train split, after checking that the index is one."""
     remedy = "it isn't a prepared data set's index: run `amnesiac prepare` again"
     missing = [name for name in COLUMNS if name not in index.columns]
@@ -154,7 +156,7 @@ def _train_mask(index: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return train
 
 
-def _select(requests: Sequence[Selecting], index: pd.DataFrame, train: npt.NDArray[np.bool_]) -> _Selected:
+def _select(requests: Sequence[Selecting], index: "pd.DataFrame", train: npt.NDArray[np.bool_]) -> _Selected:
     selected = _Selected(np.zeros(len(index), bool), np.zeros(len(requests), np.int64), {})
     for kind in _COLUMN:
         numbers = [k for k, request in enumerate(requests) if request.kind == kind and not _is_redacted(request)]
@@ -167,7 +169,7 @@ def _select_kind(
     kind: Kind,
     numbers: list[int],
     values: list[tuple[str, ...]],
-    index: pd.DataFrame,
+    index: "pd.DataFrame",
     train: npt.NDArray[np.bool_],
     selected: _Selected,
 ) -> None:
@@ -176,6 +178,8 @@ def _select_kind(
     Every row has one code (of its id, subject or class) and every value names one code. So counting by code
     is enough, and no list of (request, row) pairs is ever built.
     """
+    import pandas as pd
+
     row_codes, names = pd.factorize(index[_COLUMN[kind]])
     flat = [value for request_values in values for value in request_values]
     codes = _class_codes(flat, index, names) if kind == "class" else _codes(flat, names.astype(str))
@@ -192,11 +196,13 @@ def _select_kind(
     np.add.at(selected.per_request, pairs[0], trained[pairs[1]])
 
 
-def _codes(values: list[str], names: pd.Index) -> Ints:
+def _codes(values: list[str], names: "pd.Index") -> Ints:
+    import pandas as pd
+
     return names.get_indexer(pd.Index(values, dtype=names.dtype)).astype(np.int64)
 
 
-def _class_codes(values: list[str], index: pd.DataFrame, labels: pd.Index) -> Ints:
+def _class_codes(values: list[str], index: "pd.DataFrame", labels: "pd.Index") -> Ints:
     """Code of each class by its name or its index; -1 where there is none."""
     meanings: dict[str, set[int]] = {}
     classes = index[["label", "class_name"]].drop_duplicates()

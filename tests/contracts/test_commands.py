@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 REPORTING = {
     "bench forgetting", "bench store", "bench kappa", "bench rows", "bench seal", "bench capture", "bench compare",
-    "bench audit", "bench unlearn", "bench scaling",
+    "bench audit", "bench unlearn", "bench scaling", "bench start",
     "prepare", "train", "unlearn", "evaluate", "verify", "cycle", "request add", "request list",
     "publish", "recover", "restore", "rollback", "status", "history", "audit", "trial", "deploy", "size",
     "receipt list", "receipt show", "receipt verify", "receipt page",

@@ -32,6 +32,8 @@ FLOWS = sorted(
         "receipts_cli.py",
         "session.py",
         "size_cli.py",
+        "standing.py",
+        "terminal.py",
         "trial_cli.py",
         "workers_cli.py",
     }  # fmt: skip
