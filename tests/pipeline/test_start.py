@@ -1,4 +1,4 @@
-"""What the command line imports before it answers: commands that only read records wait for no library that computes."""
+"""What the command line imports before it answers: those that only read records wait for nothing that computes."""
 
 import json
 import os

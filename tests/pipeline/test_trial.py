@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,13 @@ from tests.pipeline.project import Project, ask, finish
 TRIAL = ("trial", "--random", "2", "--share", "0.03", "--forget-class", "7", "--json")
 
 
-def test_trials_foretell_what_deletions_do_on_dask_as_without(copied: Callable[[str], Project]) -> None:
-    project = copied("tried")
+def test_trials_are_shown_and_change_nothing(copied: Callable[[str], Project]) -> None:
+    project = copied("shown")
     published = project.version()
-    [printed] = finish(project.amnesiac(*TRIAL))
+    [printed] = finish(project.amnesiac("trial", "--random", "1", "--share", "0.03", "--forget-class", "7", "--json"))
     rows = printed.json()["rows"]
-    assert [row["trial"] for row in rows] == ["random 1", "random 2", "class 7"]
-    assert rows[0]["samples"] == rows[1]["samples"] == round(0.03 * 240) and rows[2]["samples"] > 10
-    assert rows[0]["kl_forget_unlearned"] != rows[1]["kl_forget_unlearned"], "other samples"
+    assert [row["trial"] for row in rows] == ["random 1", "class 7"]
+    assert rows[0]["samples"] == round(0.03 * 240) and rows[1]["samples"] > 10
     assert project.version() == published
     folder = project.data / "reports/trials"
     assert json.loads((folder / "trials.json").read_text())["rows"] == rows
@@ -30,12 +30,17 @@ def test_trials_foretell_what_deletions_do_on_dask_as_without(copied: Callable[[
     assert project.server is not None
     assert {"trials", "trials-kl"} <= {one["key"] for one in ask(project.server, "artifacts/latest/filter")}
 
+
+@pytest.mark.campaign
+def test_trials_foretell_what_deletions_do_on_dask_as_without(copied: Callable[[str], Project]) -> None:
+    project = copied("tried")
+    rows = tried(project)
+    assert rows[0]["kl_forget_unlearned"] != rows[1]["kl_forget_unlearned"], "other samples"
     params = project.root / "params.yaml"
     params.write_text(params.read_text() + "\norchestration: {task_runner: dask, workers: 2}\n")
-    [again] = finish(project.amnesiac(*TRIAL))
-    assert [without_seconds(row) for row in again.json()["rows"]] == [without_seconds(row) for row in rows]
-
+    assert [without_seconds(row) for row in tried(project)] == [without_seconds(row) for row in rows]
     assert finish(project.dvc("status"))[0].out.strip() == "Data and pipelines are up to date.", "of either run"
+
     finish(project.amnesiac("request", "add", "--class", "7"))
     finish(project.amnesiac("unlearn"))
     finish(project.amnesiac("evaluate"))
@@ -44,6 +49,12 @@ def test_trials_foretell_what_deletions_do_on_dask_as_without(copied: Callable[[
         assert metrics[model]["test_accuracy"] == rows[2][f"test_accuracy_{model}"]
     assert metrics["unlearned"]["kl_test"] == pytest.approx(rows[2]["kl_test_unlearned"], rel=1e-6)
     assert metrics["band"]["kl_test"] == pytest.approx(rows[2]["seed_kl_test"], rel=1e-6)
+
+
+def tried(project: Project) -> list[dict[str, Any]]:
+    [printed] = finish(project.amnesiac(*TRIAL))
+    rows: list[dict[str, Any]] = printed.json()["rows"]
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -61,5 +72,5 @@ def test_what_cannot_be_tried_is_named(shown: Project, plan: TrialPlan, message:
         plan_trials.fn(plan)
 
 
-def without_seconds(row: dict[str, object]) -> dict[str, object]:
+def without_seconds(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if not name.endswith("_seconds")}
