@@ -8,6 +8,7 @@ A span is made of the same chunks as in one process, so its rows are the same, b
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,26 @@ def _keep(writing: SettledWriting, arrays: SettledArrays, slices: Sequence[slice
 
 
 def _kept(spool: SpoolReader, facts: dict[str, Any]) -> tuple[SettledWriting, SettledArrays]:
-    curvature = from_bytes((spool.folder / _CURVATURE).read_bytes())
-    settling = Settling(curvature, _choice(facts["few"]), _choice(facts["whole"]), facts["path"])
+    path = spool.folder / _CURVATURE
+    weights = _weights(path, path.stat().st_mtime_ns, spool.folder / _FACTS)
     numbers = {name: own.numpy() for name, own in load_file(spool.folder / _TABLE).items()}
     table = VisitTable(numbers["samples"], numbers["slots"], numbers["steps"])
     steps, classes = StepWeights(numbers["weights"]), numbers["classes"]
-    writing = SettledWriting(spool, table, steps, settling, classes, Weights(settling), facts["wide"])
+    writing = SettledWriting(spool, table, steps, weights.settling, classes, weights, facts["wide"])
     codecs = [codec_of(entry, lambda name: (spool.folder / name).read_bytes()) for entry in facts["codecs"]]
     settled = tuple(codec for codec in codecs if isinstance(codec, QuantisedRows | MaskedRows | SampleRows))
     return writing, SettledArrays(tuple(facts["by_class"]), settled)
+
+
+@lru_cache(maxsize=1)
+def _weights(curvature: Path, written: int, facts: Path) -> Weights:
+    """What all spans of a run share, read and computed once in a process; `written` tells one run's file from another.
+
+    Nothing of a single sample is in it.
+    """
+    found = json.loads(facts.read_text())
+    few, whole = _choice(found["few"]), _choice(found["whole"])
+    return Weights(Settling(from_bytes(curvature.read_bytes()), few, whole, found["path"]))
 
 
 def _choice(found: dict[str, Any]) -> Choice:

@@ -57,7 +57,7 @@ class Weights:
     """W of eq. (2) by layer and left-out class, computed when asked for, the small and the last ones kept."""
 
     def __init__(self, settling: Settling) -> None:
-        self._settling = settling
+        self.settling = settling
         curvature = settling.curvature
         segments = 4 * (len(curvature.bounds) - 1)
         self._small = [segments * block.numel <= _SMALL for block in curvature.blocks]
@@ -76,20 +76,20 @@ class Weights:
         return self._thin(layer, self._known(layer, left_out))
 
     def _known(self, layer: int, left_out: int | None) -> int | None:
-        known = self._settling.curvature.layers[layer].by_class is not None
+        known = self.settling.curvature.layers[layer].by_class is not None
         return left_out if left_out is None or known else _UNKNOWN
 
     def _thin_of(self, layer: int, left_out: int | None) -> ThinWeights | None:
-        return thin(self._of(layer, left_out), self._settling.curvature.layers[layer].total)
+        return thin(self._of(layer, left_out), self.settling.curvature.layers[layer].total)
 
     def _of(self, layer: int, left_out: int | None) -> Tensor:
         if left_out is None:
-            return damping(self._settling.curvature, layer, self._settling.few.kappa)
+            return damping(self.settling.curvature, layer, self.settling.few.kappa)
         if left_out == _UNKNOWN:
-            return damping(self._settling.curvature, layer, self._settling.whole.kappa)
-        forgotten = torch.zeros(len(self._settling.curvature.counts))
+            return damping(self.settling.curvature, layer, self.settling.whole.kappa)
+        forgotten = torch.zeros(len(self.settling.curvature.counts))
         forgotten[left_out] = 1.0
-        return damping(self._settling.curvature, layer, self._settling.whole.kappa, forgotten)
+        return damping(self.settling.curvature, layer, self.settling.whole.kappa, forgotten)
 
 
 @dataclass(frozen=True)
