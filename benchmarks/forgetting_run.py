@@ -36,7 +36,8 @@ from benchmarks.forgetting_baselines import (
     published_ledgers,
     visits_sum,
 )
-from benchmarks.forgetting_cases import BATCHES, CONFUSED, MISLABELLED, TEN, Job, draw, parts_of
+from benchmarks.forgetting_cases import BATCHES, CLASS, CONFUSED, MISLABELLED, TEN, Job, draw, parts_of
+from benchmarks.forgetting_replay import replay
 from benchmarks.forgetting_start import begin
 
 OTHER_SEED = 1000
@@ -160,6 +161,18 @@ def baselines(run: Trained, forget: Sequence[int]) -> Iterator[Candidate]:
         moved = added(weights, published_delta(run.ledger, ledger, forget))
         size = bytes_per_sample(run.ledger, [ledger.name], len(run.train))
         yield Candidate(name, moved, time.perf_counter() - started, size)
+    if run.job.config.replayed:
+        yield from replayed(run, forget)
+
+
+def replayed(run: Trained, forget: Sequence[int]) -> Iterator[Candidate]:
+    """The paper's methods without their rows; `seconds` are those of the training that sums them all."""
+    started = time.perf_counter()
+    found = replay(run.spec, run.factory, run.train, forget, run.original.weights)
+    seconds = time.perf_counter() - started
+    for name, one in found.items():
+        moved = added(run.original.weights, one.delta)
+        yield Candidate(name, moved, seconds, one.bytes_per_sample, extra={"replay_apart": one.apart})
 
 
 def settled(run: Trained, case: str, forget: Sequence[int], whole: Unlearned) -> Iterator[Candidate]:
@@ -215,7 +228,8 @@ def row(run: Trained, case: str, one: Candidate, figures: Figures) -> Row:
 def yardstick(run: Trained, forget: Sequence[int], retrained: Weights, case: str) -> Figures:
     """Measures weights against the retrained model: accuracies, KL and margins by set, distance, confusion.
 
-    Labels are those that were trained on; only confusion judges by the true ones.
+    Labels are those that were trained on; only confusion judges by the true ones. For a class also as the 2024 paper's
+    tables have it: accuracy on its test samples and on the others'.
     """
     model = run.factory().to(run.spec.training.device)
     sets = sets_of(run, forget)
@@ -237,6 +251,10 @@ def yardstick(run: Trained, forget: Sequence[int], retrained: Weights, case: str
             found[f"margin_{name}"] = mean_abs_margin_difference(own[name], reference[name], sets[name][1])
         error = relative_verification_error(weights, retrained, run.original.weights, names)
         found["relative_verification_error"] = error
+        if case.startswith(CLASS):
+            of_class = run.test.labels == int(case.removeprefix(CLASS))
+            for name, rows in (("class", of_class), ("others", ~of_class)):
+                found[f"test_{name}_accuracy"] = accuracy(own["test"][rows], run.test.labels[rows])
         if case == MISLABELLED:
             found["confusion"] = confusion(own["test"], run.test.labels, CONFUSED) + confusion(
                 own["forget"], truth, CONFUSED

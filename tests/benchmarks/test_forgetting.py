@@ -9,11 +9,18 @@ import torch
 from typer.testing import CliRunner
 
 from amnesiac.data import Split
-from amnesiac.errors import DamagedStore, InputError
+from amnesiac.errors import AmnesiacError, DamagedStore, InputError
 from amnesiac.ledger.visits import chunks, dense_rows, visit_table
 from amnesiac.settings import DataSettings, OptimizerSettings, TrainingSettings
 from benchmarks import forgetting, forgetting_run
-from benchmarks.forgetting_baselines import added, learning_rates, visits_sum
+from benchmarks.forgetting_baselines import (
+    added,
+    bytes_per_sample,
+    learning_rates,
+    published_delta,
+    published_ledgers,
+    visits_sum,
+)
 from benchmarks.forgetting_cases import (
     BATCHES,
     MISLABELLED,
@@ -32,6 +39,7 @@ from benchmarks.forgetting_cases import (
 )  # fmt: skip
 from benchmarks.forgetting_plot import draw as draw_plot
 from benchmarks.forgetting_plot import write_plot
+from benchmarks.forgetting_replay import SUBSETS, UPDATES, replay
 from benchmarks.forgetting_targets import evaluate
 from flows.cli import app
 
@@ -229,6 +237,34 @@ def test_baselines_are_the_sums_over_visits(tmp_path, optimizer):
         back = added(run.original.weights, run.ledger.by_parameter(everyone.numpy()))
         for name, start in run.original.initial.items():  # plain subtraction of all is the start
             torch.testing.assert_close(back[name], start, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [OptimizerSettings(lr=0.1, momentum=0.5), ADAM], ids=["momentum", "adam"])
+def test_training_once_more_sums_what_the_ledgers_of_the_papers_methods_hold(tmp_path, optimizer):
+    """Also where an epoch's last mini-batch is smaller (400 = 6 * 64 + 16); the end of another run is refused."""
+    settings = TrainingSettings(epochs=2, optimizer=optimizer)
+    config = dataclasses.replace(TINY, model="cnn", training=settings, published=True)
+    forget = [3, 5, 71, 399]
+    with forgetting_run.trained(Job(config, 0, (ONE,)), tmp_path) as run:
+        found = replay(run.spec, run.factory, run.train, forget, run.original.weights)
+        assert found.keys() == SUBSETS.keys() | UPDATES.keys()
+        for name, ledger in published_ledgers().items():
+            expected, own = published_delta(run.ledger, ledger, forget), found[name]
+            assert expected.keys() == own.delta.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(own.delta[key], value, rtol=1e-3, atol=1e-6)
+            assert own.apart < 1e-4
+            assert own.bytes_per_sample == pytest.approx(bytes_per_sample(run.ledger, [ledger.name], len(run.train)))
+        other = {name: value + 0.01 for name, value in run.original.weights.items()}
+        with pytest.raises(AmnesiacError, match="of the path away from the run that is judged"):
+            replay(run.spec, run.factory, run.train, forget, other)
+
+
+def test_a_class_is_also_judged_as_the_papers_tables_have_it(tiny_rows):
+    row, random = of(tiny_rows, "class 3", "original"), of(tiny_rows, ONE, "original")
+    parts = row["test_class_accuracy"] * 10 + row["test_others_accuracy"] * 90
+    assert parts == pytest.approx(row["test_accuracy"] * 100) and "test_class_accuracy" not in random
+    assert of(tiny_rows, "class 3", "retrained")["test_class_accuracy"] == 0.0
 
 
 def test_the_command_prints_one_object_checks_targets_and_goes_on_from_its_cache(tmp_path, monkeypatch):
