@@ -37,6 +37,7 @@ from benchmarks.forgetting_cases import (
     mislabelled_samples,
     parts_of,
 )  # fmt: skip
+from benchmarks.forgetting_merge import merged
 from benchmarks.forgetting_plot import draw as draw_plot
 from benchmarks.forgetting_plot import write_plot
 from benchmarks.forgetting_replay import SUBSETS, UPDATES, replay
@@ -341,3 +342,21 @@ def test_the_plot_has_a_panel_a_case_on_a_logarithmic_axis(tmp_path):
     assert {axes.get_yscale() for axes in figure.axes} == {"log"}
     write_plot(tmp_path / "kl.png", hand_made())
     assert (tmp_path / "kl.png").read_bytes().startswith(b"\x89PNG") and math.isfinite(figure.axes[0].get_ylim()[1])
+
+
+def test_runs_are_merged_into_one_result_and_the_same_run_is_replaced():
+    cost = {"cpu_seconds": 1.0}
+    common = {"profile": {"name": "full"}, "environment": {"cores": 2}, "cost": cost, "targets": []}
+    old = {**common, "rows": hand_made(seeds=(0,)) + [row | {"model": "cnn"} for row in hand_made(seeds=(0,))]}
+    new = {**common, "rows": hand_made(seeds=(1,)), "cost": {"cpu_seconds": 2.0}}
+    both = merged(old, new)
+    assert [(row["model"], row["seed"]) for row in both["rows"][::6]] == [("mlp", 0), ("mlp", 1), ("cnn", 0)]
+    assert {target["seeds"] for target in both["targets"]} == {1, 2}
+    assert [(run["cost"]["cpu_seconds"], run["runs"]) for run in both["runs"]] == [
+        (1.0, ["mnist-5k mlp sgd 0", "mnist-5k cnn sgd 0"]),
+        (2.0, ["mnist-5k mlp sgd 1"]),
+    ]
+    again = merged(both, {**new, "rows": hand_made(seeds=(1,), kl_forget=0.7), "cost": {"cpu_seconds": 3.0}})
+    assert len(again["rows"]) == 18 and [run["cost"]["cpu_seconds"] for run in again["runs"]] == [1.0, 3.0]
+    assert [row["kl_forget"] for row in again["rows"] if row["method"] == "settled"] == [0.04, 0.7, 0.04]
+    json.dumps(again, allow_nan=False)
