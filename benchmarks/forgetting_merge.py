@@ -26,7 +26,8 @@ def merged(into: Result, found: Result) -> dict[str, Any]:
     every = [*into["rows"], *found["rows"]]
     rows = sorted([*kept, *found["rows"]], key=lambda row: (order(row, every), row["seed"]))
     own = ran(found)
-    earlier = [old for old in into.get("runs", [ran(into)]) if not {*old["runs"]} <= {*own["runs"]}]
+    known = into["runs"] if "runs" in into else [ran(into)]
+    earlier = [old for old in known if not {*old["runs"]} <= {*own["runs"]}]
     return {"rows": rows, "targets": evaluate(rows), "profile": found["profile"], "runs": [*earlier, own]}
 
 
