@@ -6,7 +6,8 @@ Claim:     settled deltas of 1 % of the samples (random, or mislabelled) land wh
            another seed changes; 10 % nearly; a class is forgotten and the rest kept, without repair; ten batches are
            one.
 Profiles:  quick  MNIST-5k (4,000 training and 1,000 test samples), MLP over 3 seeds and CNN over 2; SGD, momentum, Adam
-           full   MNIST and CIFAR-100, the 2024 paper's CNN over 3 seeds, ResNet-18 (7x7 stem and 3x3) over 1
+           full   MNIST and CIFAR-100, the 2024 paper's CNN over 3 seeds, ResNet-18 (7x7 stem and 3x3) over 1, also on
+                  subsets of 2,000 samples
            What each leaves out, and why, is in `forgetting_cases.PROFILES`.
 Training:  mini-batches of 64, one thread a process, two processes. The seed draws initialisation, order and forget set.
 Rows:      one a case, config, seed and method: original, retrained, retrained_other_seed, plain, raw_lr, settled (for
@@ -14,7 +15,9 @@ Rows:      one a case, config, seed and method: original, retrained, retrained_o
            retrained model's; seconds of training for (re)trained models, else of the deletion.
            Extra fields: confusion (mislabelled: share of test samples of the two classes that are taken for each other,
            plus that share of the forget set, true labels), bit_identical and drift (ten batches),
-           amnesiac_bytes_per_sample (settled: what whole-batch updates would take).
+           amnesiac_bytes_per_sample (settled: what whole-batch updates would take), test_class_accuracy and
+           test_others_accuracy (a class: on its test samples, as the 2024 paper has it), replay_apart (methods summed by
+           training once more, forgetting_replay.py: how far that ended from the run; `seconds` are of that training).
 Targets:   issue 3's table, with the spread between two retrainings beside each figure.
 Hardware, versions, n: in the result's `environment`, measured where it ran; what the run itself cost in `cost`.
 """
