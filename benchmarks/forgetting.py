@@ -16,8 +16,8 @@ Rows:      one a case, config, seed and method: original, retrained, retrained_o
            Extra fields: confusion (mislabelled: share of test samples of the two classes that are taken for each other,
            plus that share of the forget set, true labels), bit_identical and drift (ten batches),
            amnesiac_bytes_per_sample (settled: what whole-batch updates would take), test_class_accuracy and
-           test_others_accuracy (a class: on its test samples, as the 2024 paper has it), replay_apart (methods summed by
-           training once more, forgetting_replay.py: how far that ended from the run; `seconds` are of that training).
+           test_others_accuracy (a class: on its test samples, as the 2024 paper has it), replay_apart (methods summed
+           by training once more, forgetting_replay.py: how far that ended from the run; `seconds` are that training's).
 Targets:   issue 3's table, with the spread between two retrainings beside each figure.
 Hardware, versions, n: in the result's `environment`, measured where it ran; what the run itself cost in `cost`.
 """
