@@ -151,5 +151,5 @@ class Sums:
         return torch.from_numpy(np.unpackbits(self._masks[name, row], count=numel))
 
     def _by_parameter(self, total: Tensor) -> dict[str, Tensor]:
-        parts = total.split([p.numel() for p in self._parameters])
+        parts = torch.split(total, [p.numel() for p in self._parameters])
         return {n: part.view(shape) for n, part, shape in zip(self.names, parts, self._shapes, strict=True)}
