@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amnesiac.capture.coordinates import subset
-from amnesiac.errors import AmnesiacError
+from amnesiac.errors import AmnesiacError, InputError
 from amnesiac.ledger.codecs import SubsetRows
 from amnesiac.training import RunSpec
 from amnesiac.training.loop import Loop, TrainingData, run_epochs
@@ -53,9 +53,10 @@ def replay(
 
     weights: where the original run ended. Capture changes the last bits of some gradients, and training magnifies that:
     raises AmnesiacError where this run ends further from it than `NEAR`, as its sums would then be another run's.
-    For mini-batches computed at once, without augmentation, and models without BatchNorm.
+    Raises InputError for a run whose samples' gradients can't be taken one by one afterwards.
     """
     model = factory().to(spec.training.device)
+    refuse_dependent(spec, model)
     loop = Loop(spec.training, spec.seed, data, np.zeros(len(data.labels), bool), "replay")
     optimizer = build_optimizer(spec.training.optimizer, model.parameters())
     sums = Sums(model, data, forget)
@@ -72,6 +73,22 @@ def replay(
     steps = loop.steps_per_epoch * spec.training.epochs
     rows = {name: steps / len(data.labels) if name in UPDATES else 1.0 for name in (*SUBSETS, *UPDATES)}
     return {name: Replayed(sums.delta(name), sums.row_bytes(name) * own, apart) for name, own in rows.items()}
+
+
+def refuse_dependent(spec: RunSpec, model: nn.Module) -> None:
+    """Raises InputError naming what makes a sample's gradient depend on more than the sample and the weights."""
+    training = spec.training
+    found = {
+        "training.micro_batch": training.micro_batch is not None,
+        "training.processes": training.processes > 1,
+        "training.precision": training.precision != "float32",
+        "training.augment": training.augment.shift > 0 or training.augment.flip,
+        "BatchNorm": any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()),
+    }
+    if named := [name for name, there in found.items() if there]:
+        raise InputError(
+            f"the paper's methods can't be summed by training once more with {', '.join(named)}: leave out"
+        )
 
 
 class Sums:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ from benchmarks.forgetting_cases import (
 from benchmarks.forgetting_merge import merged
 from benchmarks.forgetting_plot import draw as draw_plot
 from benchmarks.forgetting_plot import write_plot
-from benchmarks.forgetting_replay import SUBSETS, UPDATES, replay
+from benchmarks.forgetting_replay import SUBSETS, UPDATES, refuse_dependent, replay
 from benchmarks.forgetting_targets import evaluate
 from flows.cli import app
 
@@ -259,6 +260,17 @@ def test_training_once_more_sums_what_the_ledgers_of_the_papers_methods_hold(tmp
         other = {name: value + 0.01 for name, value in run.original.weights.items()}
         with pytest.raises(AmnesiacError, match="of the path away from the run that is judged"):
             replay(run.spec, run.factory, run.train, forget, other)
+
+
+def test_training_once_more_is_refused_where_a_samples_gradient_depends_on_more_than_the_sample():
+    def spec(**settings):
+        return SimpleNamespace(training=TrainingSettings(**settings))
+
+    refuse_dependent(spec(), torch.nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"with training\.micro_batch, training\.augment: leave out"):
+        refuse_dependent(spec(micro_batch=8, augment={"flip": True}), torch.nn.Linear(2, 2))
+    with pytest.raises(InputError, match="with BatchNorm"):
+        refuse_dependent(spec(), torch.nn.Sequential(torch.nn.BatchNorm2d(2)))
 
 
 def test_a_class_is_also_judged_as_the_papers_tables_have_it(tiny_rows):
